@@ -1,0 +1,42 @@
+package disk
+
+import "fmt"
+
+// Stamp is what is remembered of an image when it is closed, or when a pass over it begins. It notices that
+// another program changed the image; it is detection, not proof: a change that restores every field, or one to
+// the medium below, is not seen.
+type Stamp struct {
+	// Device and Inode name the file; for a block device Device is its own number and Inode 0.
+	Device, Inode uint64
+	// SizeBytes is the image's size.
+	SizeBytes int64
+	// ModifiedNanoseconds and ChangedNanoseconds are mtime and ctime since the epoch; 0 for a block device.
+	ModifiedNanoseconds, ChangedNanoseconds int64
+	// BootID, DiskSequence and SectorsWritten are a block device's: its counters mean something only within one
+	// boot, so another BootID means unknown.
+	BootID         string
+	DiskSequence   uint64
+	SectorsWritten uint64
+}
+
+// Difference says in words how now differs from s; empty when nothing does.
+func (s Stamp) Difference(now Stamp) string {
+	switch {
+	case s == now:
+		return ""
+	case s.Device != now.Device || s.Inode != now.Inode:
+		return "it is another file or device than before"
+	case s.SizeBytes != now.SizeBytes:
+		return fmt.Sprintf("its size was %d bytes and is %d", s.SizeBytes, now.SizeBytes)
+	case s.BootID != now.BootID:
+		return "the host has restarted since, and a block device keeps no record of writes across that"
+	case s.DiskSequence != now.DiskSequence:
+		return "the device was set up anew"
+	case s.SectorsWritten != now.SectorsWritten:
+		return fmt.Sprintf("%d sectors were written to the device", now.SectorsWritten-s.SectorsWritten)
+	case s.ModifiedNanoseconds != now.ModifiedNanoseconds:
+		return "it was written to (its modification time moved)"
+	default:
+		return "its change time moved"
+	}
+}
