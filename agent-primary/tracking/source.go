@@ -1,0 +1,39 @@
+// Package tracking knows how the disks of a virtual machine are read while they are replicated, and what is
+// remembered of them in between.
+//
+// Vocabulary. A Source is one disk as a pass reads it. A Cut is the instant that a pass stands for. Continuous
+// asks whether what was read since a Cut still is the disk at that Cut. A cold image is a disk that no machine
+// has open: it is locked as QEMU locks, read, and let go; between two runs only its stamp is remembered.
+//
+// Invariants. An image is opened read-only, by the format that the operator stated, at a path that the agent's
+// start-up allows. While a Source is open no virtual machine can start on it, so it is open only while a pass
+// reads. Nothing here writes, so a crash leaves nothing behind: the kernel gives the locks back.
+package tracking
+
+import (
+	"context"
+
+	"vmreplica/internal/disk"
+	"vmreplica/internal/replication"
+)
+
+// Source is one disk of a virtual machine as a resync reads it. Methods may be called concurrently, but for
+// Close.
+type Source interface {
+	disk.Reader
+	// Cut names the present instant. For a cold image it is what the image's stamp is now.
+	Cut(ctx context.Context) (Cut, error)
+	// Continuous is nil while everything read since the cut belongs to it; else a failure with reason
+	// IMAGE_CHANGED that says what was noticed.
+	Continuous(since Cut) error
+	// Close lets the image go. It may be called once.
+	Close() error
+}
+
+// Cut is an instant of a disk.
+type Cut struct {
+	// ID names it; the cuts of one virtual machine's disks share it.
+	ID replication.ID
+	// Stamp is the image's at that instant, where nothing tracks its writes.
+	Stamp disk.Stamp
+}
