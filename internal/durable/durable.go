@@ -14,9 +14,15 @@
 package durable
 
 import (
+	"errors"
 	"io"
 	"io/fs"
+	"slices"
 )
+
+// ErrNotRegular is answered for opening what is not a regular file with exactly one name: a link, a device, a
+// file with a second name that somebody else may write through.
+var ErrNotRegular = errors.New("not a regular file of its own")
 
 // File is one open file. Methods may be called concurrently; offsets and lengths are bytes.
 type File interface {
@@ -79,4 +85,13 @@ type Dir interface {
 	Path(name string) string
 	// Close releases the tree. Files opened from it stay open.
 	Close() error
+}
+
+func sortedNames(entries []fs.DirEntry) []string {
+	names := make([]string, len(entries))
+	for i, entry := range entries {
+		names[i] = entry.Name()
+	}
+	slices.Sort(names)
+	return names
 }
