@@ -35,4 +35,6 @@ const (
 	ReasonUnsupported        = "UNSUPPORTED"
 	ReasonShuttingDown       = "SHUTTING_DOWN"
 	ReasonExpired            = "EXPIRED"
+	ReasonCancelled          = "CANCELLED"
+	ReasonDeadline           = "DEADLINE_EXCEEDED"
 )

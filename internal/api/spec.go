@@ -1,0 +1,132 @@
+package api
+
+import (
+	"net"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"vmreplica/internal/failure"
+	"vmreplica/internal/replication"
+	vmreplicav1 "vmreplica/proto/vmreplica/v1"
+)
+
+// Bounds of a request's spec: disks of a VM, and the length of a path in bytes.
+const (
+	maxDisks = 64
+	maxPath  = 4096
+)
+
+// SpecToProto is what was asked, on the wire.
+func SpecToProto(s replication.Spec) *vmreplicav1.ReplicationSpec {
+	asked := &vmreplicav1.ReplicationSpec{ReplicaAddress: s.ReplicaAddress, UseExisting: s.UseExisting}
+	for _, disk := range s.Disks {
+		asked.Disks = append(asked.Disks, &vmreplicav1.DiskSpec{
+			Id: disk.ID, Path: disk.Path, Format: FormatToProto(disk.Format),
+		})
+	}
+	return asked
+}
+
+// SpecFromProto is what an operator asks for, with its form checked: 1 to 64 disks of different ids and paths,
+// paths absolute and clean, formats stated, the replica's address host:port. A disk without an id is named after
+// its file. Whether the paths may be opened is for the agent that opens them.
+func SpecFromProto(asked *vmreplicav1.ReplicationSpec) (replication.Spec, error) {
+	spec := replication.Spec{ReplicaAddress: asked.GetReplicaAddress(), UseExisting: asked.GetUseExisting()}
+	if err := checkAddress(spec.ReplicaAddress); err != nil {
+		return replication.Spec{}, err
+	}
+	if n := len(asked.GetDisks()); n == 0 || n > maxDisks {
+		return replication.Spec{}, invalid("a virtual machine has 1 to %d disks, not %d", maxDisks, n)
+	}
+	ids, paths := map[string]bool{}, map[string]bool{}
+	for _, given := range asked.GetDisks() {
+		disk, err := diskFromProto(given)
+		if err != nil {
+			return replication.Spec{}, err
+		}
+		if ids[disk.ID] {
+			return replication.Spec{}, invalid("two disks are called %s", disk.ID).Try("Name each disk with id=NAME.")
+		}
+		if paths[disk.Path] {
+			return replication.Spec{}, invalid("%s is given twice", disk.Path).On("", disk.ID)
+		}
+		ids[disk.ID], paths[disk.Path] = true, true
+		spec.Disks = append(spec.Disks, disk)
+	}
+	return spec, nil
+}
+
+func diskFromProto(given *vmreplicav1.DiskSpec) (replication.DiskSpec, error) {
+	disk := replication.DiskSpec{ID: given.GetId(), Path: given.GetPath()}
+	if len(disk.Path) > maxPath || strings.ContainsRune(disk.Path, 0) || !filepath.IsAbs(disk.Path) {
+		return disk, invalid("the path %q is not absolute", clean(disk.Path, 256)).Try("Give the image's absolute path.")
+	}
+	disk.Path = filepath.Clean(disk.Path)
+	if disk.ID == "" {
+		disk.ID = filepath.Base(disk.Path)
+	}
+	if err := replication.CheckName("disk", disk.ID); err != nil {
+		return disk, err
+	}
+	format, err := FormatFromProto(given.GetFormat())
+	if err != nil {
+		return disk, failure.Locate(err, "", disk.ID)
+	}
+	disk.Format = format
+	return disk, nil
+}
+
+func checkAddress(address string) error {
+	host, port, err := net.SplitHostPort(address)
+	if err == nil && host != "" && len(address) <= 262 {
+		if number, err := strconv.ParseUint(port, 10, 16); err == nil && number > 0 {
+			return nil
+		}
+	}
+	return invalid("the replica's address %q is not host:port", clean(address, 256)).
+		Try("Give the name in the replica's certificate and its port, as in replica.example:7443.")
+}
+
+func invalid(format string, args ...any) *failure.Error {
+	return failure.New(failure.Invalid, failure.ReasonInvalidArgument, format, args...)
+}
+
+// HealthReasonToProto is one reason on the wire.
+func HealthReasonToProto(r replication.HealthReason) *vmreplicav1.HealthReason {
+	return &vmreplicav1.HealthReason{
+		Code: r.Code, Health: HealthToProto(r.Health), Message: clean(r.Message, maxMessage),
+		Remedy: clean(r.Remedy, maxRemedy), Since: TimeToProto(r.Since), Disk: r.Disk,
+	}
+}
+
+// HealthReasonFromProto is one reason from the wire.
+func HealthReasonFromProto(r *vmreplicav1.HealthReason) (replication.HealthReason, error) {
+	health, err := HealthFromProto(r.GetHealth())
+	if err != nil {
+		return replication.HealthReason{}, err
+	}
+	return replication.HealthReason{
+		Code: clean(r.GetCode(), maxName), Health: health, Message: clean(r.GetMessage(), maxMessage),
+		Remedy: clean(r.GetRemedy(), maxRemedy), Since: TimeFromProto(r.GetSince()), Disk: clean(r.GetDisk(), maxName),
+	}, nil
+}
+
+// TimeToProto is t on the wire; the zero time is unset.
+func TimeToProto(t time.Time) *timestamppb.Timestamp {
+	if t.IsZero() {
+		return nil
+	}
+	return timestamppb.New(t)
+}
+
+// TimeFromProto is a time from the wire, in UTC; zero when it is unset or out of range.
+func TimeFromProto(t *timestamppb.Timestamp) time.Time {
+	if !t.IsValid() {
+		return time.Time{}
+	}
+	return t.AsTime()
+}

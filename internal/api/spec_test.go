@@ -1,0 +1,113 @@
+package api_test
+
+import (
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"vmreplica/internal/api"
+	"vmreplica/internal/failure"
+	"vmreplica/internal/replication"
+	vmreplicav1 "vmreplica/proto/vmreplica/v1"
+)
+
+func asked(change func(*vmreplicav1.ReplicationSpec)) *vmreplicav1.ReplicationSpec {
+	raw := vmreplicav1.DiskFormat_DISK_FORMAT_RAW
+	spec := &vmreplicav1.ReplicationSpec{
+		ReplicaAddress: "replica.example:7443",
+		Disks: []*vmreplicav1.DiskSpec{
+			{Id: "root", Path: "/images/web01/root.img", Format: raw},
+			{Path: "/images/web01/data.img", Format: raw},
+		},
+	}
+	change(spec)
+	return spec
+}
+
+func TestSpecComesBackAsItWas(t *testing.T) {
+	spec, err := api.SpecFromProto(asked(func(s *vmreplicav1.ReplicationSpec) { s.UseExisting = true }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := replication.Spec{
+		ReplicaAddress: "replica.example:7443", UseExisting: true,
+		Disks: []replication.DiskSpec{
+			{ID: "root", Path: "/images/web01/root.img", Format: replication.FormatRaw},
+			{ID: "data.img", Path: "/images/web01/data.img", Format: replication.FormatRaw},
+		},
+	}
+	if !reflect.DeepEqual(spec, want) {
+		t.Errorf("got %+v, want %+v", spec, want)
+	}
+	again, err := api.SpecFromProto(api.SpecToProto(spec))
+	if err != nil || !reflect.DeepEqual(again, want) {
+		t.Errorf("back: %+v, %v", again, err)
+	}
+}
+
+func TestSpecsThatCanNeverWork(t *testing.T) {
+	for name, change := range map[string]func(*vmreplicav1.ReplicationSpec){
+		"no disks":           func(s *vmreplicav1.ReplicationSpec) { s.Disks = nil },
+		"65 disks":           func(s *vmreplicav1.ReplicationSpec) { s.Disks = make([]*vmreplicav1.DiskSpec, 65) },
+		"a relative path":    func(s *vmreplicav1.ReplicationSpec) { s.Disks[0].Path = "root.img" },
+		"no path":            func(s *vmreplicav1.ReplicationSpec) { s.Disks[0].Path = "" },
+		"a path with NUL":    func(s *vmreplicav1.ReplicationSpec) { s.Disks[0].Path = "/a\x00b" },
+		"an endless path":    func(s *vmreplicav1.ReplicationSpec) { s.Disks[0].Path = "/" + strings.Repeat("a", 5000) },
+		"the root directory": func(s *vmreplicav1.ReplicationSpec) { s.Disks[1].Path = "/" },
+		"a format not said":  func(s *vmreplicav1.ReplicationSpec) { s.Disks[0].Format = 0 },
+		"an unknown format":  func(s *vmreplicav1.ReplicationSpec) { s.Disks[0].Format = 77 },
+		"an id that climbs":  func(s *vmreplicav1.ReplicationSpec) { s.Disks[0].Id = "../root" },
+		"two of one id":      func(s *vmreplicav1.ReplicationSpec) { s.Disks[1].Id = "root" },
+		"one path twice":     func(s *vmreplicav1.ReplicationSpec) { s.Disks[1].Path = "/images//web01/root.img" },
+		"no address":         func(s *vmreplicav1.ReplicationSpec) { s.ReplicaAddress = "" },
+		"no port":            func(s *vmreplicav1.ReplicationSpec) { s.ReplicaAddress = "replica.example" },
+		"no host":            func(s *vmreplicav1.ReplicationSpec) { s.ReplicaAddress = ":7443" },
+		"a port of 0":        func(s *vmreplicav1.ReplicationSpec) { s.ReplicaAddress = "a:0" },
+		"a port by name":     func(s *vmreplicav1.ReplicationSpec) { s.ReplicaAddress = "a:https" },
+		"a port too high":    func(s *vmreplicav1.ReplicationSpec) { s.ReplicaAddress = "a:65536" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := api.SpecFromProto(asked(change))
+			if err == nil || failure.Find(err).Class != failure.Invalid {
+				t.Errorf("got %v, want a failure of class Invalid", err)
+			}
+		})
+	}
+	if _, err := api.SpecFromProto(nil); failure.Find(err).Class != failure.Invalid {
+		t.Errorf("no spec: %v", err)
+	}
+}
+
+func TestHealthReasonComesBackAsItWas(t *testing.T) {
+	want := replication.HealthReason{
+		Code: "STORAGE_FULL", Health: replication.HealthWarning, Message: "No space.", Remedy: "Make room.",
+		Since: time.Date(2026, 11, 22, 10, 0, 0, 5, time.UTC), Disk: "root",
+	}
+	got, err := api.HealthReasonFromProto(api.HealthReasonToProto(want))
+	if err != nil || got != want {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	if _, err := api.HealthReasonFromProto(&vmreplicav1.HealthReason{}); err == nil {
+		t.Error("a reason without a health was taken")
+	}
+}
+
+func TestTimes(t *testing.T) {
+	if api.TimeToProto(time.Time{}) != nil || !api.TimeFromProto(nil).IsZero() {
+		t.Error("the zero time is not unset")
+	}
+	if !api.TimeFromProto(&timestamppb.Timestamp{Nanos: -1}).IsZero() {
+		t.Error("an impossible time was taken")
+	}
+	now := time.Now()
+	if back := api.TimeFromProto(api.TimeToProto(now)); !back.Equal(now) || back.Location() != time.UTC {
+		t.Errorf("%v comes back as %v", now, back)
+	}
+	if !proto.Equal(api.TimeToProto(now), timestamppb.New(now)) {
+		t.Error("a time changed on its way out")
+	}
+}
