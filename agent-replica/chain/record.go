@@ -26,10 +26,19 @@ type Record struct {
 	// ProvenTime and ProvenRoot belong to the last proof.
 	ProvenTime time.Time
 	ProvenRoot string
-	CreateTime time.Time
-	Disks      []Disk
+	// CommitTime is when a transfer last committed, CommitDuration how long after its beginning.
+	CommitTime     time.Time
+	CommitDuration time.Duration
+	CreateTime     time.Time
+	// Prepared is set once every base exists, durably.
+	Prepared bool
+	// Releasing is set when the relationship ended here: what is in Garbage goes, then the record.
+	Releasing bool
+	Disks     []Disk
 	// Transfer is the open one; nil when none is.
 	Transfer *Transfer
+	// Creating are layer files that the open transfer is about to make. No layer refers to them yet.
+	Creating []string
 	// Garbage are files that no layer refers to any more and that are yet to be deleted.
 	Garbage []string
 }
@@ -44,6 +53,8 @@ type Disk struct {
 	Layers []Layer
 	// Root is the disk's last proven root.
 	Root blockdiff.Hash
+	// Doubt says in words how the base was found changed; empty when it was not. A commit clears it.
+	Doubt string
 }
 
 // Base is the lowest layer: a file below the storage directory, or a device that the operator mapped.

@@ -1,0 +1,219 @@
+package chain
+
+import (
+	"errors"
+
+	"vmreplica/blockdiff"
+	"vmreplica/internal/disk"
+	"vmreplica/internal/failure"
+	"vmreplica/internal/replication"
+)
+
+// Begin opens a transfer or finds it again, makes the layers that it needs and puts them on top of the open
+// disks. The VM is acquired and held for the transfer. When it fails half-way, repeating it goes on and Abort
+// cleans up.
+func (v *VM) Begin(b Begin) (Record, error) {
+	v.turn.Lock()
+	defer v.turn.Unlock()
+	if v.users == 0 {
+		return Record{}, failure.New(failure.Internal, failure.ReasonWrongState, "the disks are not open").On(v.name, "")
+	}
+	record, err := v.Update(func(r *Record) error { return r.Begin(b) })
+	if err != nil {
+		return Record{}, err
+	}
+	v.dropLayers(record)
+	if len(record.Creating) == 0 {
+		return record, nil
+	}
+	return v.createLayers(record)
+}
+
+// createLayers makes what stands in Creating. Nothing refers to those names yet, so what an interrupted attempt
+// left there is deleted first.
+func (v *VM) createLayers(record Record) (Record, error) {
+	if err := v.storage.Remove(record.Creating...); err != nil {
+		return Record{}, failure.Locate(err, v.name, "")
+	}
+	type made struct {
+		disk, file string
+		layer      disk.Layer
+	}
+	var layers []made
+	discard := func(err error) (Record, error) {
+		for _, m := range layers {
+			err = errors.Join(err, m.layer.Close())
+		}
+		return Record{}, err
+	}
+	for _, d := range record.Disks {
+		file := record.layerFile(d.ID, record.Transfer.ID)
+		if d.Base.Incomplete {
+			continue
+		}
+		layer, err := v.storage.CreateLayer(file, d.SizeBytes)
+		if err != nil {
+			return discard(failure.Locate(err, v.name, d.ID))
+		}
+		layers = append(layers, made{d.ID, file, layer})
+	}
+	attached, err := v.Update(func(r *Record) error { return r.AttachLayers(record.Transfer.ID) })
+	if err != nil {
+		return discard(err)
+	}
+	for _, m := range layers {
+		v.disks[m.disk].Push(m.file, m.layer)
+	}
+	return attached, nil
+}
+
+// Commit commits the open transfer: its layers get their parents and count from here. All streams have ended.
+// Repeating it answers the same.
+func (v *VM) Commit(c Commit) (Record, error) {
+	v.turn.Lock()
+	defer v.turn.Unlock()
+	record, err := v.Record()
+	if err != nil {
+		return Record{}, err
+	}
+	if done, err := record.committedBefore(c); done || err != nil {
+		return record, err
+	}
+	if err := record.checkCommit(c); err != nil {
+		return Record{}, err
+	}
+	if v.users == 0 {
+		return Record{}, failure.New(failure.Internal, failure.ReasonWrongState, "the disks are not open").On(v.name, "")
+	}
+	s, err := v.settle(record, c)
+	if err != nil {
+		return Record{}, err
+	}
+	record, err = v.Update(func(r *Record) error { return r.commit(c, s) })
+	if err != nil {
+		return Record{}, err
+	}
+	v.dropLayers(record)
+	return record, nil
+}
+
+// settle makes everything durable that the commit's record will say.
+func (v *VM) settle(record Record, c Commit) (settled, error) {
+	s := settled{written: map[string]bool{}, stamps: map[string]disk.Stamp{}}
+	for _, d := range record.Disks {
+		if err := v.settleDisk(d, s); err != nil {
+			return settled{}, failure.Locate(err, v.name, d.ID)
+		}
+	}
+	prover, err := blockdiff.NewProver(record.Transfer.Proof)
+	if err != nil {
+		return settled{}, failure.New(failure.Internal, failure.ReasonInternal, "combine the roots: %w", err).On(v.name, "")
+	}
+	names := make([]string, len(record.Disks))
+	roots := make([]blockdiff.Hash, len(record.Disks))
+	for i, d := range record.Disks {
+		names[i], roots[i] = d.ID, record.Transfer.Disks[i].Root
+	}
+	s.provenRoot = prover.Combine(names, roots).String()
+	return s, nil
+}
+
+func (v *VM) settleDisk(d Disk, s settled) error {
+	opened := v.disks[d.ID]
+	if d.Base.Incomplete {
+		if err := opened.Base().Flush(); err != nil {
+			return err
+		}
+		stamp, err := v.storage.Stamp(d.Base)
+		s.stamps[d.ID] = stamp
+		return err
+	}
+	top := len(d.Layers) - 1
+	if top < 0 || d.Layers[top].State != Receiving {
+		return failure.New(failure.Internal, failure.ReasonInternal, "the transfer has no layer")
+	}
+	layer := opened.layer(d.Layers[top].File)
+	written, err := holdsAnything(layer)
+	if err != nil || !written {
+		return err
+	}
+	s.written[d.ID] = true
+	return layer.Seal(d.parent(top))
+}
+
+func holdsAnything(layer disk.Layer) (bool, error) {
+	for extent, err := range layer.Extents(0, layer.Size()) {
+		if err != nil {
+			return false, err
+		}
+		if extent.Kind != disk.Absent {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// Abort discards the open transfer. All streams have ended.
+func (v *VM) Abort(transfer replication.ID) (Record, error) {
+	v.turn.Lock()
+	defer v.turn.Unlock()
+	record, err := v.Update(func(r *Record) error { return r.Abort(transfer) })
+	if err != nil {
+		return Record{}, err
+	}
+	v.dropLayers(record)
+	return record, nil
+}
+
+// StartMerge marks a disk's lowest layer; see Record.StartMerge.
+func (v *VM) StartMerge(diskID string) (Record, error) {
+	v.turn.Lock()
+	defer v.turn.Unlock()
+	return v.Update(func(r *Record) error { return r.StartMerge(diskID) })
+}
+
+// FinishMerge says that the base durably holds the lowest layer. A committed layer above gets the base as its
+// parent first.
+func (v *VM) FinishMerge(diskID string) (Record, error) {
+	v.turn.Lock()
+	defer v.turn.Unlock()
+	record, err := v.Record()
+	if err != nil {
+		return Record{}, err
+	}
+	d, err := record.mergeable(diskID, Merging)
+	if err != nil {
+		return Record{}, err
+	}
+	if err := v.reparent(d); err != nil {
+		return Record{}, failure.Locate(err, v.name, diskID)
+	}
+	stamp, err := v.storage.Stamp(d.Base)
+	if err != nil {
+		return Record{}, failure.Locate(err, v.name, diskID)
+	}
+	record, err = v.Update(func(r *Record) error { return r.FinishMerge(diskID, stamp) })
+	if err != nil {
+		return Record{}, err
+	}
+	v.dropLayers(record)
+	return record, nil
+}
+
+// reparent makes the layer above the lowest one stand on the base; a receiving one has no parent yet.
+func (v *VM) reparent(d *Disk) error {
+	if len(d.Layers) < 2 || d.Layers[1].State == Receiving {
+		return nil
+	}
+	return v.disks[d.ID].layer(d.Layers[1].File).Seal(d.parent(0))
+}
+
+// dropLayers closes every open layer that the record no longer has. An error of closing means nothing any more:
+// the layer's content does not count.
+func (v *VM) dropLayers(record Record) {
+	for _, d := range record.Disks {
+		if opened := v.disks[d.ID]; opened != nil {
+			_ = opened.keep(d.Layers)
+		}
+	}
+}

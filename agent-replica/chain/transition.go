@@ -1,0 +1,322 @@
+package chain
+
+import (
+	"path"
+	"slices"
+	"time"
+
+	"vmreplica/blockdiff"
+	"vmreplica/internal/disk"
+	"vmreplica/internal/failure"
+	"vmreplica/internal/replication"
+)
+
+// MaxWaiting is how many committed layers of a disk may wait for their merge.
+const MaxWaiting = 2
+
+// Begin asks for a transfer of all disks.
+type Begin struct {
+	Transfer replication.ID
+	Kind     replication.ResyncKind
+	Proof    blockdiff.Algorithm
+	// Disks are the primary's disks with their geometry; their set must be the record's.
+	Disks []Geometry
+	// Restart discards another open transfer.
+	Restart bool
+	Time    time.Time
+}
+
+// Geometry is what both sides of a disk must agree on.
+type Geometry struct {
+	ID                string
+	SizeBytes         int64
+	LogicalSectorSize int
+}
+
+// Begin opens a transfer, or finds it again with its cursors. The layers that it needs stand in Creating until
+// AttachLayers. Failures: COMMITTED when the transfer has committed, RESYNC_RUNNING when another one is open and
+// Restart is not set, SIZE_MISMATCH, SECTOR_SIZE_MISMATCH, WRONG_STATE, LIMIT_EXCEEDED when too many layers wait
+// for their merge.
+func (r *Record) Begin(b Begin) error {
+	if err := r.checkBegin(b); err != nil {
+		return failure.Locate(err, r.VM, "")
+	}
+	if r.Transfer != nil && r.Transfer.ID == b.Transfer {
+		return failure.Locate(r.sameTransfer(b), r.VM, "")
+	}
+	if r.Transfer != nil {
+		if !b.Restart {
+			return failure.New(failure.Exists, failure.ReasonResyncRunning, "transfer %s is open", r.Transfer.ID).
+				On(r.VM, "").Try("Continue or cancel it, or begin with restart to discard it.")
+		}
+		r.discardTransfer()
+	}
+	return failure.Locate(r.openTransfer(b), r.VM, "")
+}
+
+func (r *Record) checkBegin(b Begin) error {
+	switch {
+	case !b.Transfer.Valid():
+		return failure.New(failure.Invalid, failure.ReasonInvalidArgument, "transfer id %.40q has not 32 hexadecimal digits",
+			string(b.Transfer))
+	case r.Releasing:
+		return releasing()
+	case !r.Prepared:
+		return failure.New(failure.Precondition, failure.ReasonWrongState, "the replica's disks are not prepared").
+			Try("Repeat the preparation of the replica.")
+	case b.Transfer == r.CommittedTransfer:
+		return committed(b.Transfer)
+	}
+	return r.CheckGeometry(b.Disks)
+}
+
+// CheckGeometry refuses disks that are not the record's: SIZE_MISMATCH and SECTOR_SIZE_MISMATCH name both.
+func (r *Record) CheckGeometry(disks []Geometry) error {
+	for _, asked := range disks {
+		held := r.Disk(asked.ID)
+		switch {
+		case held == nil:
+			return failure.New(failure.NotFound, failure.ReasonNotFound, "the replica has no such disk").On(r.VM, asked.ID)
+		case held.SizeBytes != asked.SizeBytes:
+			return failure.New(failure.Precondition, failure.ReasonSizeMismatch,
+				"the primary's disk has %d bytes, the replica's %d", asked.SizeBytes, held.SizeBytes).On(r.VM, asked.ID)
+		case held.LogicalSectorSize != asked.LogicalSectorSize:
+			return failure.New(failure.Precondition, failure.ReasonSectorMismatch,
+				"the primary's disk has sectors of %d bytes, the replica's of %d", asked.LogicalSectorSize,
+				held.LogicalSectorSize).On(r.VM, asked.ID)
+		}
+	}
+	for _, held := range r.Disks {
+		if !slices.ContainsFunc(disks, func(g Geometry) bool { return g.ID == held.ID }) {
+			return failure.New(failure.Precondition, failure.ReasonWrongState,
+				"the replica has this disk and the primary did not name it").On(r.VM, held.ID)
+		}
+	}
+	if len(disks) != len(r.Disks) {
+		return failure.New(failure.Invalid, failure.ReasonInvalidArgument, "a disk is named twice")
+	}
+	return nil
+}
+
+func (r *Record) sameTransfer(b Begin) error {
+	if r.Transfer.Kind != b.Kind || r.Transfer.Proof != b.Proof {
+		return failure.New(failure.Precondition, failure.ReasonWrongState,
+			"transfer %s is open with another kind or proof algorithm", b.Transfer).
+			Try("Abort it and begin another.")
+	}
+	return nil
+}
+
+func (r *Record) openTransfer(b Begin) error {
+	opened := &Transfer{ID: b.Transfer, Kind: b.Kind, Proof: b.Proof, StartTime: b.Time}
+	for i := range r.Disks {
+		d := &r.Disks[i]
+		opened.Disks = append(opened.Disks, TransferDisk{ID: d.ID})
+		if b.Kind == replication.KindVerify && d.Base.Incomplete {
+			return failure.New(failure.Precondition, failure.ReasonWrongState,
+				"there is nothing to verify before the first copy has committed").On(r.VM, d.ID)
+		}
+		if b.Kind == replication.KindVerify || d.Base.Incomplete {
+			continue
+		}
+		if len(d.Layers) >= MaxWaiting {
+			return failure.New(failure.Exhausted, failure.ReasonLimit, "%d layers wait to be merged", len(d.Layers)).
+				On(r.VM, d.ID).Try("It goes on by itself when the merge is done.")
+		}
+		file := r.layerFile(d.ID, b.Transfer)
+		if r.Refers(file) || slices.Contains(r.Garbage, file) {
+			return failure.New(failure.Conflict, failure.ReasonWrongState,
+				"files of an earlier transfer of that id are still being deleted").On(r.VM, d.ID)
+		}
+		r.Creating = append(r.Creating, file)
+	}
+	r.Transfer = opened
+	return nil
+}
+
+func (r *Record) layerFile(diskID string, transfer replication.ID) string {
+	return path.Join(r.Directory, diskID+"."+transfer.Short()+".qcow2")
+}
+
+// AttachLayers puts the layers that Begin asked for into the table: they exist and are durable.
+func (r *Record) AttachLayers(transfer replication.ID) error {
+	if err := r.checkOpen(transfer); err != nil {
+		return err
+	}
+	for i := range r.Disks {
+		d := &r.Disks[i]
+		file := r.layerFile(d.ID, transfer)
+		if slices.Contains(r.Creating, file) {
+			d.Layers = append(d.Layers, Layer{File: file, State: Receiving, Transfer: transfer})
+		}
+	}
+	r.Creating = nil
+	return nil
+}
+
+// TakeSession makes session the disk's only one that may write; STALE_SESSION unless it is higher than all before.
+func (r *Record) TakeSession(transfer replication.ID, diskID string, session uint64) error {
+	t, err := r.transferDisk(transfer, diskID)
+	if err != nil {
+		return err
+	}
+	if session <= t.Session {
+		return staleSession(session, t.Session).On(r.VM, diskID)
+	}
+	t.Session = session
+	return nil
+}
+
+// RestartPass takes a disk's cursor back to the beginning; what was received stays.
+func (r *Record) RestartPass(transfer replication.ID, diskID string, session uint64) error {
+	t, err := r.sessionDisk(transfer, diskID, session)
+	if err != nil {
+		return err
+	}
+	t.restart()
+	return nil
+}
+
+func (t *TransferDisk) restart() {
+	t.Segment, t.Chain, t.Proven, t.Root = 0, blockdiff.Hash{}, false, blockdiff.Hash{}
+}
+
+// SaveCursor says that the segments before segment are proven and durable, with chain over them. A cursor never
+// goes back within a pass and never past the disk's end. written says that content was received.
+func (r *Record) SaveCursor(transfer replication.ID, diskID string, session uint64, segment int64,
+	chain blockdiff.Hash, written bool) error {
+	t, err := r.sessionDisk(transfer, diskID, session)
+	if err != nil {
+		return err
+	}
+	last := r.Disk(diskID).Segments()
+	if segment < t.Segment || segment > last {
+		return failure.New(failure.Internal, failure.ReasonInternal,
+			"cursor %d is not between %d and %d", segment, t.Segment, last).On(r.VM, diskID)
+	}
+	t.Segment, t.Chain, t.Written = segment, chain, t.Written || written
+	return nil
+}
+
+// ProveDisk says that the whole disk is proven and durable, with its root.
+func (r *Record) ProveDisk(transfer replication.ID, diskID string, session uint64, root blockdiff.Hash) error {
+	t, err := r.sessionDisk(transfer, diskID, session)
+	if err != nil {
+		return err
+	}
+	if last := r.Disk(diskID).Segments(); t.Segment != last {
+		return failure.New(failure.Precondition, failure.ReasonWrongState,
+			"%d of %d segments are proven", t.Segment, last).On(r.VM, diskID)
+	}
+	t.Proven, t.Root = true, root
+	return nil
+}
+
+// Abort discards the open transfer: its layers become garbage, everything else stays. An unknown transfer is no
+// error, because its discarding may be repeated; COMMITTED when it is too late.
+func (r *Record) Abort(transfer replication.ID) error {
+	if transfer != "" && transfer == r.CommittedTransfer {
+		return committed(transfer).On(r.VM, "")
+	}
+	if r.Transfer != nil && r.Transfer.ID == transfer {
+		r.discardTransfer()
+	}
+	return nil
+}
+
+func (r *Record) discardTransfer() {
+	for i := range r.Disks {
+		r.dropLayers(&r.Disks[i], func(l Layer) bool { return l.State == Receiving })
+	}
+	r.discard(r.Creating...)
+	r.Creating, r.Transfer = nil, nil
+}
+
+// dropLayers takes layers out of the table; their files become garbage.
+func (r *Record) dropLayers(d *Disk, drop func(Layer) bool) {
+	var kept []Layer
+	for _, layer := range d.Layers {
+		if drop(layer) {
+			r.discard(layer.File)
+		} else {
+			kept = append(kept, layer)
+		}
+	}
+	d.Layers = kept
+}
+
+func (r *Record) discard(layerFiles ...string) {
+	for _, file := range layerFiles {
+		r.Garbage = append(r.Garbage, file, BalloonFile(file))
+	}
+}
+
+// ForgetGarbage says that files are deleted and that this is durable.
+func (r *Record) ForgetGarbage(files []string) {
+	r.Garbage = slices.DeleteFunc(r.Garbage, func(f string) bool { return slices.Contains(files, f) })
+}
+
+// StartMerge marks the lowest layer of a disk: from here the base is being written. Repeating it changes nothing.
+func (r *Record) StartMerge(diskID string) error {
+	d, err := r.mergeable(diskID, Committed, Merging)
+	if err != nil {
+		return err
+	}
+	d.Layers[0].State = Merging
+	d.Base.Stamp = disk.Stamp{}
+	return nil
+}
+
+// FinishMerge takes the merged layer out of the table; its file becomes garbage. The base holds all of it,
+// durably, and stamp is the base's from now on.
+func (r *Record) FinishMerge(diskID string, stamp disk.Stamp) error {
+	d, err := r.mergeable(diskID, Merging)
+	if err != nil {
+		return err
+	}
+	r.discard(d.Layers[0].File)
+	d.Layers = slices.Clone(d.Layers[1:])
+	d.Base.Stamp = stamp
+	return nil
+}
+
+func (r *Record) mergeable(diskID string, states ...LayerState) (*Disk, error) {
+	d := r.Disk(diskID)
+	switch {
+	case r.Releasing:
+		return nil, releasing().On(r.VM, diskID)
+	case d == nil || len(d.Layers) == 0 || !slices.Contains(states, d.Layers[0].State):
+		return nil, failure.New(failure.Precondition, failure.ReasonWrongState, "there is no layer to merge").
+			On(r.VM, diskID)
+	}
+	return d, nil
+}
+
+// RaiseTerm raises the record's term; a lower one is refused with STALE_TERM.
+func (r *Record) RaiseTerm(term uint64) error {
+	if term < r.Term {
+		return failure.New(failure.Precondition, failure.ReasonStaleTerm,
+			"the relationship's term is %d and the caller's %d", r.Term, term).On(r.VM, "").
+			Try("Roles have changed since; this primary must not send any more.")
+	}
+	r.Term = term
+	return nil
+}
+
+// Doubt remembers that a base is not as this agent left it. It stands until a commit has proven the whole disk.
+// The pass of an open transfer begins again under a new session, because what it proved lay on another base.
+func (r *Record) Doubt(diskID, found string, stamp disk.Stamp) error {
+	d := r.Disk(diskID)
+	if d == nil {
+		return failure.New(failure.NotFound, failure.ReasonNotFound, "the replica has no such disk").On(r.VM, diskID)
+	}
+	if d.Doubt == "" {
+		d.Doubt = found
+	}
+	d.Base.Stamp = stamp
+	if t := r.Cursor(diskID); t != nil {
+		t.restart()
+		t.Session++
+	}
+	return nil
+}
