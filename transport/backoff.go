@@ -1,0 +1,42 @@
+package transport
+
+import (
+	"math/rand/v2"
+	"time"
+)
+
+// Backoff spreads the attempts after failures: each wait is anywhere up to a ceiling that doubles from Base to
+// Max. It is for one goroutine.
+type Backoff struct {
+	base, most time.Duration
+	random     func() float64
+	attempts   int
+}
+
+// NewBackoff makes a backoff; random is in [0, 1), nil means math/rand.
+func NewBackoff(base, most time.Duration, random func() float64) *Backoff {
+	if random == nil {
+		random = rand.Float64
+	}
+	return &Backoff{base: base, most: most, random: random}
+}
+
+// Next is how long to wait before the next attempt: more than zero, at most Max.
+func (b *Backoff) Next() time.Duration {
+	ceiling := b.base
+	for range b.attempts {
+		if ceiling >= b.most/2 {
+			ceiling = b.most
+			break
+		}
+		ceiling *= 2
+	}
+	b.attempts++
+	return time.Duration(b.random()*float64(min(ceiling, b.most))) + 1
+}
+
+// Attempts is how often Next was called since the last Reset.
+func (b *Backoff) Attempts() int { return b.attempts }
+
+// Reset begins anew, after a success.
+func (b *Backoff) Reset() { b.attempts = 0 }
