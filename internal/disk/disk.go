@@ -12,6 +12,7 @@ package disk
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"iter"
 )
@@ -66,6 +67,49 @@ type Disk interface {
 	Flush() error
 	// AllocatedBytes is the space the disk takes on its host; false when that cannot be known.
 	AllocatedBytes() (int64, bool)
+}
+
+// Stamper is a disk that can say how it stands on its host. Stamp syncs first, so that everything written until
+// then shows in it, and one taken after the last write of its owner differs from any taken after a later write.
+type Stamper interface {
+	Stamp() (Stamp, error)
+}
+
+// Image is a base opened where it lies: what the agents hold for a file or a device.
+type Image interface {
+	Disk
+	Stamper
+}
+
+// ReadAheader is a disk that can start reading before it is asked to.
+type ReadAheader interface {
+	// ReadAhead says that [off, off+n) will be read soon. It does not wait and never fails.
+	ReadAhead(off, n int64)
+}
+
+// MaxSize bounds a disk: 64 TiB, the largest that VHDX knows.
+const MaxSize = 64 << 40
+
+// CheckRange is nil when [off, off+n) lies inside a disk of size bytes, an error wrapping ErrRange otherwise.
+func CheckRange(size, off, n int64) error {
+	if off < 0 || n < 0 || off > size || n > size-off {
+		return fmt.Errorf("%w: %d bytes at %d of %d", ErrRange, n, off, size)
+	}
+	return nil
+}
+
+// CheckSize refuses a size that no disk can have, or that does not divide into logical sectors of sectorSize
+// bytes, which is 512 or 4096.
+func CheckSize(size int64, sectorSize int) error {
+	switch {
+	case sectorSize != 512 && sectorSize != 4096:
+		return fmt.Errorf("a logical sector of %d bytes is neither 512 nor 4096", sectorSize)
+	case size < 512 || size > MaxSize:
+		return fmt.Errorf("its size is %d bytes; a disk has 512 bytes to 64 TiB", size)
+	case size%int64(sectorSize) != 0:
+		return fmt.Errorf("its size is %d bytes, not a multiple of %d", size, sectorSize)
+	}
+	return nil
 }
 
 // Layer is a differencing disk. Its Extents may be Absent, its ReadAt refuses absent ranges with ErrAbsent, and

@@ -13,10 +13,12 @@ type Stamp struct {
 	// ModifiedNanoseconds and ChangedNanoseconds are mtime and ctime since the epoch; 0 for a block device.
 	ModifiedNanoseconds, ChangedNanoseconds int64
 	// BootID, DiskSequence and SectorsWritten are a block device's: its counters mean something only within one
-	// boot, so another BootID means unknown.
+	// boot, so another BootID means unknown. SectorsWritten counts discarded sectors too, of 512 bytes.
 	BootID         string
 	DiskSequence   uint64
 	SectorsWritten uint64
+	// Serial is what a block device calls itself; empty where it does not say.
+	Serial string
 }
 
 // Difference says in words how now differs from s; empty when nothing does.
@@ -26,6 +28,8 @@ func (s Stamp) Difference(now Stamp) string {
 		return ""
 	case s.Device != now.Device || s.Inode != now.Inode:
 		return "it is another file or device than before"
+	case s.Serial != now.Serial:
+		return fmt.Sprintf("the device's serial was %q and is %q", s.Serial, now.Serial)
 	case s.SizeBytes != now.SizeBytes:
 		return fmt.Sprintf("its size was %d bytes and is %d", s.SizeBytes, now.SizeBytes)
 	case s.BootID != now.BootID:
