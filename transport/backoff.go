@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Backoff spreads the attempts after failures: each wait is anywhere up to a ceiling that doubles from Base to
-// Max. It is for one goroutine.
+// Backoff spreads the attempts after failures: each wait is anywhere up to a ceiling that doubles from base to
+// most. It is for one goroutine.
 type Backoff struct {
 	base, most time.Duration
 	random     func() float64
@@ -21,7 +21,7 @@ func NewBackoff(base, most time.Duration, random func() float64) *Backoff {
 	return &Backoff{base: base, most: most, random: random}
 }
 
-// Next is how long to wait before the next attempt: more than zero, at most Max.
+// Next is how long to wait before the next attempt: more than zero, at most the present ceiling.
 func (b *Backoff) Next() time.Duration {
 	ceiling := b.base
 	for range b.attempts {
@@ -32,7 +32,8 @@ func (b *Backoff) Next() time.Duration {
 		ceiling *= 2
 	}
 	b.attempts++
-	return time.Duration(b.random()*float64(min(ceiling, b.most))) + 1
+	ceiling = min(ceiling, b.most)
+	return min(time.Duration(b.random()*float64(ceiling))+1, ceiling)
 }
 
 // Attempts is how often Next was called since the last Reset.
