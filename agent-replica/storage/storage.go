@@ -1,0 +1,176 @@
+// Package storage is where a replica's files lie: everything below one directory, and the devices that its
+// operator mapped.
+//
+// Vocabulary. A VM's directory holds, for each disk, the base under the disk's id, its layers
+// "<disk id>.<transfer>.qcow2", and beside a layer its balloon: a file of the same name that holds the space which
+// the layer's merge will need. File names in this package are below the storage directory, slash-separated.
+//
+// Invariants. No file outside the directory is opened, no link is followed, no format is guessed from content. A
+// base is locked for writing, as virtual machines lock their images, for as long as it is open. What is created
+// is durable, with its name, when the call returns; what is removed is gone durably. Errors are failures that
+// name the absolute path.
+package storage
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+
+	"vmreplica/agent-replica/chain"
+	"vmreplica/internal/disk"
+	"vmreplica/internal/disk/imagelock"
+	"vmreplica/internal/disk/images"
+	"vmreplica/internal/disk/qcow2"
+	"vmreplica/internal/durable"
+	"vmreplica/internal/failure"
+)
+
+// Storage implements chain.Storage on a directory.
+type Storage struct {
+	root    durable.Dir
+	devices *images.Images
+}
+
+var _ chain.Storage = (*Storage)(nil)
+
+// Open uses an existing directory of the host. devices are patterns of the block devices that may be a base.
+func Open(dir string, devices []string) (*Storage, error) {
+	allowed, err := images.New(nil, devices)
+	if err != nil {
+		return nil, err
+	}
+	root, err := durable.OpenDir(dir)
+	if err != nil {
+		return nil, failure.New(failure.Precondition, failure.ReasonStorageFailed, "the storage directory cannot be used: %w", err).
+			Try("Create %s and let the agent write to it.", dir)
+	}
+	return New(root, allowed), nil
+}
+
+// New uses a directory and devices that the Storage owns from here on.
+func New(root durable.Dir, devices *images.Images) *Storage {
+	return &Storage{root: root, devices: devices}
+}
+
+// Close lets the directory go; files opened from it stay open.
+func (s *Storage) Close() error { return errors.Join(s.root.Close(), s.devices.Close()) }
+
+// Path is where an operator finds a file.
+func (s *Storage) Path(file string) string { return s.root.Path(file) }
+
+// Free is the number of bytes that may still be written.
+func (s *Storage) Free() (int64, error) {
+	free, err := s.root.Free()
+	if err != nil {
+		return 0, Failure(err)
+	}
+	return free, nil
+}
+
+// Exists answers BASE_MISSING when the file is not there.
+func (s *Storage) Exists(file string) error {
+	if _, err := s.root.Stat(file); err != nil {
+		return s.fault(err, file)
+	}
+	return nil
+}
+
+// CreateLayer makes an empty layer. A file of that name is an error.
+func (s *Storage) CreateLayer(file string, size int64) (disk.Layer, error) {
+	if err := s.root.Mkdir(path.Dir(file)); err != nil {
+		return nil, s.fault(err, file)
+	}
+	created, err := s.root.Create(file)
+	if err != nil {
+		return nil, s.fault(err, file)
+	}
+	layer, err := s.newLayer(created, file, size)
+	if err != nil {
+		return nil, errors.Join(s.fault(err, file), created.Close())
+	}
+	return layer, nil
+}
+
+func (s *Storage) newLayer(created durable.File, file string, size int64) (disk.Layer, error) {
+	if err := s.lock(created, file); err != nil {
+		return nil, err
+	}
+	layer, err := qcow2.Create(created, size)
+	if err != nil {
+		return nil, err
+	}
+	return layer, s.root.Sync(path.Dir(file))
+}
+
+// OpenLayer opens and locks a layer for writing; BASE_MISSING when it is not there.
+func (s *Storage) OpenLayer(file string) (disk.Layer, error) {
+	opened, err := s.root.Open(file, durable.ReadWrite)
+	if err != nil {
+		return nil, s.fault(err, file)
+	}
+	if err := s.lock(opened, file); err != nil {
+		return nil, errors.Join(s.fault(err, file), opened.Close())
+	}
+	layer, err := qcow2.Open(opened, durable.ReadWrite)
+	if err != nil {
+		return nil, errors.Join(s.fault(err, file), opened.Close())
+	}
+	return layer, nil
+}
+
+func (s *Storage) lock(file durable.File, name string) error {
+	if fd, ok := file.Fd(); ok {
+		return imagelock.Lock(fd, s.Path(name), imagelock.Write)
+	}
+	return nil
+}
+
+// Remove deletes files, durably when it returns; one that is not there is no error.
+func (s *Storage) Remove(files ...string) error {
+	directories := map[string]bool{}
+	for _, file := range files {
+		err := s.root.Remove(file)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return s.fault(err, file)
+		}
+		directories[path.Dir(file)] = true
+	}
+	for directory := range directories {
+		err := s.root.Sync(directory)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return s.fault(err, directory)
+		}
+	}
+	return nil
+}
+
+// RemoveDirectory deletes a directory; one that is not empty, or not there, is no error.
+func (s *Storage) RemoveDirectory(directory string) error {
+	names, err := s.root.List(directory)
+	if errors.Is(err, fs.ErrNotExist) || len(names) > 0 {
+		return nil
+	}
+	if err == nil {
+		err = s.root.Remove(directory)
+	}
+	if err == nil {
+		err = s.root.Sync(path.Dir(directory))
+	}
+	return s.fault(err, directory)
+}
+
+// fault makes err a failure that names the file; nil stays nil.
+func (s *Storage) fault(err error, file string) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, fs.ErrNotExist):
+		return failure.New(failure.Precondition, failure.ReasonBaseMissing, "%s is not there", s.Path(file)).
+			Try("Put the file back, or remove the replica and enable it again.")
+	case errors.Is(err, durable.ErrNotRegular):
+		return failure.New(failure.Precondition, failure.ReasonImageUnreadable, "%s is not a file of its own: %w",
+			s.Path(file), err)
+	}
+	return Failure(fmt.Errorf("%s: %w", s.Path(file), err))
+}
