@@ -92,8 +92,12 @@ func (p *Prover) Leaf(block []byte) Hash {
 // ZeroLeaf is the Leaf of a block of zeros.
 func (p *Prover) ZeroLeaf() Hash { return p.zero.leaf }
 
-// Segment is the hash of the leaves of one segment in order, 1 to BlocksPerSegment of them.
+// Segment is the hash of the leaves of one segment in order, 1 to BlocksPerSegment of them; the zero Hash, which
+// no segment has, for any other number.
 func (p *Prover) Segment(leaves []Hash) Hash {
+	if len(leaves) < 1 || len(leaves) > BlocksPerSegment {
+		return Hash{}
+	}
 	var joined [BlocksPerSegment * len(Hash{})]byte
 	size := 0
 	for i := range leaves {
@@ -102,8 +106,7 @@ func (p *Prover) Segment(leaves []Hash) Hash {
 	return p.algorithm.sum(joined[:size])
 }
 
-// ZeroSegment is the Segment of that many ZeroLeafs, 1 to BlocksPerSegment; the zero Hash, which no segment has,
-// for any other number.
+// ZeroSegment is the Segment of that many ZeroLeafs, 1 to BlocksPerSegment; the zero Hash for any other number.
 func (p *Prover) ZeroSegment(blocks int64) Hash {
 	if blocks < 1 || blocks > BlocksPerSegment {
 		return Hash{}
