@@ -1,0 +1,16 @@
+package qcow2
+
+import "golang.org/x/sys/unix"
+
+// AllocatedBytes is the space that the file takes on its filesystem; false for a file without a descriptor.
+func (o *Overlay) AllocatedBytes() (int64, bool) {
+	fd, ok := o.file.Fd()
+	if !ok {
+		return 0, false
+	}
+	var stat unix.Stat_t
+	if err := unix.Fstat(int(fd), &stat); err != nil {
+		return 0, false
+	}
+	return stat.Blocks * 512, true
+}
