@@ -9,7 +9,7 @@ import (
 )
 
 // release ends the relationship in the record: an open transfer is discarded; with deleteData the disks' files
-// become garbage as well. WRONG_STATE when data is to stay and layers are not merged yet, because the base alone
+// become garbage as well, else they are the operator's from here. WRONG_STATE when data is to stay and layers are not merged yet, because the base alone
 // would be neither old nor new. Repeating it changes nothing.
 func (r *Record) release(deleteData bool) error {
 	if r.Releasing {
@@ -20,17 +20,14 @@ func (r *Record) release(deleteData bool) error {
 			On(r.VM, "").Try("Wait for the merge, or remove the replica's data as well.")
 	}
 	r.discardTransfer()
-	r.Releasing = true
-	if !deleteData {
-		return nil
-	}
 	for i := range r.Disks {
 		d := &r.Disks[i]
 		r.dropLayers(d, func(Layer) bool { return true })
-		if d.Base.Device == "" && r.Prepared {
+		if deleteData && d.Base.Device == "" && r.Prepared {
 			r.Garbage = append(r.Garbage, d.Base.File)
 		}
 	}
+	r.Releasing, r.Disks = true, nil
 	return nil
 }
 
@@ -48,20 +45,23 @@ func (r *Registry) Remove(ctx context.Context, vmName string, deleteData bool) (
 	if vm.users > 0 {
 		return nil, failure.New(failure.Conflict, failure.ReasonWrongState, "its disks are in use").On(vmName, "")
 	}
-	record, err := vm.Update(func(record *Record) error { return record.release(deleteData) })
+	before, err := vm.Record()
 	if err != nil {
 		return nil, err
 	}
-	notes := r.notes(record)
-	return notes, vm.clean(record)
+	after, err := vm.Update(func(record *Record) error { return record.release(deleteData) })
+	if err != nil {
+		return nil, err
+	}
+	return r.notes(before, after), vm.clean(after)
 }
 
-func (r *Registry) notes(record Record) []string {
+func (r *Registry) notes(before, after Record) []string {
 	var notes []string
-	for _, d := range record.Disks {
+	for _, d := range before.Disks {
 		place := r.place(d.Base)
 		switch {
-		case d.Base.File != "" && slices.Contains(record.Garbage, d.Base.File):
+		case d.Base.File != "" && slices.Contains(after.Garbage, d.Base.File):
 			notes = append(notes, fmt.Sprintf("Disk %s: %s was deleted.", d.ID, place))
 		case d.Base.Incomplete:
 			notes = append(notes, fmt.Sprintf("Disk %s: %s was left; it is incomplete.", d.ID, place))

@@ -1,0 +1,179 @@
+package merge
+
+import (
+	"context"
+
+	"vmreplica/agent-replica/chain"
+	"vmreplica/agent-replica/storage"
+	"vmreplica/internal/disk"
+	"vmreplica/internal/failure"
+)
+
+const (
+	// bufferBytes is how much is copied at a time.
+	bufferBytes = 4 << 20
+	// releaseBytes is how much of the balloon is given back at a time, before it is needed.
+	releaseBytes = 64 << 20
+)
+
+// position is how far the merge of one layer had come: everything before offset is in the base, durably.
+type position struct {
+	layer  string
+	offset int64
+	merged int64
+}
+
+// copier copies one layer into its base.
+type copier struct {
+	merger         *Merger
+	vm, disk, file string
+	// name tells this layer from every other that was or will be.
+	name  string
+	layer disk.Layer
+	base  disk.Disk
+	// total is what the layer holds and merged what of it is copied, in bytes; held is what the balloon has yet.
+	total, merged, held int64
+}
+
+// measure counts what the layer holds.
+func (c *copier) measure() error {
+	for extent, err := range c.layer.Extents(0, c.layer.Size()) {
+		if err != nil {
+			return err
+		}
+		if extent.Kind != disk.Absent {
+			c.total += extent.Length
+		}
+	}
+	c.held = c.total
+	return nil
+}
+
+// copy writes what the layer holds into the base and flushes it. When space runs out, what was written is flushed
+// and its place remembered, so that the next attempt goes on there.
+func (c *copier) copy(ctx context.Context) error {
+	start := c.merger.resumeAt(c.vm, c.disk, c.name)
+	c.merged = start.merged
+	c.merger.progress(c)
+	reached, err := c.copyFrom(ctx, start.offset)
+	if err != nil && failure.Find(storage.Failure(err)).Reason != failure.ReasonStorageFull {
+		return err
+	}
+	if flushErr := c.base.Flush(); flushErr != nil {
+		return finalError(flushErr)
+	}
+	if err != nil {
+		c.merger.remember(c.vm, c.disk, position{layer: c.name, offset: reached, merged: c.merged})
+		return err
+	}
+	c.merger.forget(c.vm, c.disk)
+	return nil
+}
+
+// finalError is a failed sync: not even a full storage may be waited out then.
+func finalError(err error) error {
+	return failure.New(failure.Internal, failure.ReasonStorageFailed, "the base could not be made durable: %w", err).
+		Try("Look into the host's log for errors of the storage, then restart the agent; the merge is done again.")
+}
+
+// copyFrom copies from off to the end and answers how far it came.
+func (c *copier) copyFrom(ctx context.Context, off int64) (reached int64, err error) {
+	var buffer []byte
+	reached = off
+	for extent, err := range c.layer.Extents(off, c.layer.Size()-off) {
+		if err != nil {
+			return reached, err
+		}
+		if extent.Kind == disk.Absent {
+			reached = extent.End()
+			continue
+		}
+		if extent.Kind == disk.Data && buffer == nil {
+			buffer = make([]byte, bufferBytes)
+		}
+		for part := range pieces(extent) {
+			if ctx.Err() != nil {
+				return reached, ctx.Err()
+			}
+			if err := c.deflate(part.Length); err != nil {
+				return reached, err
+			}
+			if err := c.copyPart(part, buffer); err != nil {
+				return reached, err
+			}
+			reached = part.End()
+			c.merged += part.Length
+			c.merger.progress(c)
+		}
+	}
+	return reached, nil
+}
+
+// pieces are the parts of an extent that are copied, or looked at for an end, one at a time.
+func pieces(extent disk.Extent) func(yield func(disk.Extent) bool) {
+	step := int64(bufferBytes)
+	if extent.Kind != disk.Data {
+		step = 1 << 30
+	}
+	return func(yield func(disk.Extent) bool) {
+		for off := extent.Offset; off < extent.End(); off += step {
+			part := disk.Extent{Offset: off, Length: min(step, extent.End()-off), Kind: extent.Kind}
+			if !yield(part) {
+				return
+			}
+		}
+	}
+}
+
+func (c *copier) copyPart(part disk.Extent, buffer []byte) error {
+	switch part.Kind {
+	case disk.Zero:
+		return c.base.Zero(part.Offset, part.Length)
+	case disk.Unmapped:
+		return c.base.Unmap(part.Offset, part.Length)
+	}
+	data := buffer[:part.Length]
+	if _, err := c.layer.ReadAt(data, part.Offset); err != nil {
+		return err
+	}
+	_, err := c.base.WriteAt(data, part.Offset)
+	return err
+}
+
+// deflate gives back the balloon's room for what is about to be written, some steps ahead.
+func (c *copier) deflate(n int64) error {
+	rest := max(0, c.total-c.merged-n)
+	if rest >= c.held {
+		return nil
+	}
+	c.held = max(0, rest-releaseBytes)
+	return c.merger.config.Space.Balloon(chain.BalloonFile(c.file)).ShrinkTo(c.held)
+}
+
+func (m *Merger) resumeAt(vm, diskID, layer string) position {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if found := m.resume[vm+"/"+diskID]; found.layer == layer {
+		return found
+	}
+	return position{layer: layer}
+}
+
+func (m *Merger) remember(vm, diskID string, at position) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.resume[vm+"/"+diskID] = at
+}
+
+func (m *Merger) forget(vm, diskID string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.resume, vm+"/"+diskID)
+}
+
+func (m *Merger) progress(c *copier) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	status := m.status(c.vm)
+	status.Disk, status.Merged, status.Total = c.disk, c.merged, c.total
+}

@@ -1,0 +1,376 @@
+// Package merge copies committed layers into their bases, deletes what nothing refers to any more, and finishes
+// after a restart what was interrupted.
+//
+// Vocabulary. A step is one thing that a record asks for: to clean, or to merge the lowest layer of a disk. The
+// balloon of a layer holds the space that its merge will take.
+//
+// Invariants. A merge is redo-only: everything that the layer holds is written to the base, so doing it again, from
+// the start or from where an earlier attempt had flushed, ends the same. Within a disk the lowest layer goes
+// first.
+//
+//	record: the layer is merging, the base's stamp is unknown
+//	copy every extent that the layer holds into the base
+//	flush the base
+//	give the layer above, when it is committed, the base as its parent
+//	record: the layer is gone, its files are garbage, the base has its new stamp
+//	delete the garbage; sync the directory
+//	record: the garbage is gone
+//
+// After a crash the record says which of these is next; nothing else is asked. While a merge runs the view of the
+// disk does not change, because the layer covers what is being written below it.
+//
+// A storage that is full, an image in use and a file that is missing are waited out. Any other error of the
+// storage ends the VM's merges until the agent is started anew: what a failed sync has lost in memory cannot be
+// known, and a new start redoes the copy.
+package merge
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"vmreplica/agent-replica/chain"
+	"vmreplica/agent-replica/storage"
+	"vmreplica/internal/failure"
+	"vmreplica/transport"
+)
+
+// Space gives back the room that was held for merges.
+type Space interface {
+	Balloon(file string) *storage.Balloon
+}
+
+// Observer is told what happens to merges. Its methods must not block.
+type Observer interface {
+	MergeStarted(record chain.Record, disk string, bytes int64)
+	MergeFinished(record chain.Record, disk string, bytes int64, duration time.Duration)
+	// MergeWaits is called once until the merge goes on; final says that it will not before a restart.
+	MergeWaits(vm string, err *failure.Error, final bool)
+}
+
+// Config is what a Merger works on.
+type Config struct {
+	Registry *chain.Registry
+	Space    Space
+	Observer Observer
+	Log      *slog.Logger
+	// Parallel is how many VMs merge at a time; 0 means 1.
+	Parallel int
+}
+
+// Retrying waits between these while time may cure what stands in the way.
+const (
+	firstWait   = time.Second
+	longestWait = time.Minute
+)
+
+// Merger does the merges of all VMs.
+type Merger struct {
+	config Config
+	slots  chan struct{}
+
+	mu       sync.Mutex
+	statuses map[string]*Status
+	// woken are VMs whose record has changed; signal has room for one.
+	woken  map[string]bool
+	signal chan struct{}
+	// resume is where a merge that ran out of space goes on; what lies before it is flushed.
+	resume map[string]position
+}
+
+// Status is how a VM's merges stand.
+type Status struct {
+	// Disk is the one being merged; empty when none is.
+	Disk string
+	// Merged and Total are bytes of the layer.
+	Merged, Total int64
+	// Problem is what stands in the way, nil when nothing does. Since is when it was first seen; with Final it
+	// stands until the agent is started anew.
+	Problem *failure.Error
+	Since   time.Time
+	Final   bool
+}
+
+// New makes a Merger that does nothing before Run.
+func New(config Config) *Merger {
+	return &Merger{
+		config:   config,
+		slots:    make(chan struct{}, max(1, config.Parallel)),
+		statuses: map[string]*Status{},
+		woken:    map[string]bool{},
+		signal:   make(chan struct{}, 1),
+		resume:   map[string]position{},
+	}
+}
+
+// Status is how the VM's merges stand at this moment.
+func (m *Merger) Status(vm string) Status {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if status := m.statuses[vm]; status != nil {
+		return *status
+	}
+	return Status{}
+}
+
+// Run finishes what was interrupted, then merges whatever commits, until ctx ends. No merge runs when it returns.
+func (m *Merger) Run(ctx context.Context) error {
+	stop := m.config.Registry.Table().Observe(m.wake)
+	defer stop()
+	records, err := m.config.Registry.Table().List()
+	if err != nil {
+		return err
+	}
+	for _, record := range records {
+		m.wake(record.VM)
+	}
+	return m.dispatch(ctx)
+}
+
+// dispatch keeps one worker for each VM that was woken.
+func (m *Merger) dispatch(ctx context.Context) error {
+	var workers sync.WaitGroup
+	defer workers.Wait()
+	ended := make(chan string)
+	running, again := map[string]bool{}, map[string]bool{}
+	start := func(vm string) {
+		if running[vm] {
+			again[vm] = true
+			return
+		}
+		running[vm] = true
+		workers.Go(func() {
+			m.work(ctx, vm)
+			select {
+			case ended <- vm:
+			case <-ctx.Done():
+			}
+		})
+	}
+	for {
+		select {
+		case <-m.signal:
+			for vm := range m.takeWoken() {
+				start(vm)
+			}
+		case vm := <-ended:
+			running[vm] = false
+			if again[vm] {
+				again[vm] = false
+				start(vm)
+			}
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// wake says that a VM's record may ask for something.
+func (m *Merger) wake(vm string) {
+	m.mu.Lock()
+	m.woken[vm] = true
+	m.mu.Unlock()
+	select {
+	case m.signal <- struct{}{}:
+	default:
+	}
+}
+
+func (m *Merger) takeWoken() map[string]bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	woken := m.woken
+	m.woken = map[string]bool{}
+	return woken
+}
+
+// work does what the VM's record asks for, until nothing is left, ctx ends, or only a restart helps.
+func (m *Merger) work(ctx context.Context, vm string) {
+	if m.failedFor(vm) {
+		return
+	}
+	backoff := transport.NewBackoff(firstWait, longestWait, nil)
+	for ctx.Err() == nil {
+		err := m.Settle(ctx, vm)
+		if err == nil || ctx.Err() != nil {
+			m.cured(vm)
+			return
+		}
+		problem := failure.Find(failure.Locate(storage.Failure(err), vm, ""))
+		final := !curable(problem)
+		m.troubled(vm, problem, final)
+		if final {
+			return
+		}
+		wait := time.NewTimer(backoff.Next())
+		select {
+		case <-wait.C:
+		case <-ctx.Done():
+			wait.Stop()
+		}
+	}
+}
+
+// failedFor says whether this VM's merges have ended until a restart. What was said of a VM of the same name that
+// is gone does not count.
+func (m *Merger) failedFor(vm string) bool {
+	if !m.Status(vm).Final {
+		return false
+	}
+	record, err := m.config.Registry.Table().Get(vm)
+	if err != nil || len(record.Disks) == 0 || record.CreateTime.After(m.Status(vm).Since) {
+		m.cured(vm)
+		return false
+	}
+	return true
+}
+
+// curable says whether trying again may help without a restart of the agent.
+func curable(err *failure.Error) bool {
+	switch err.Reason {
+	case failure.ReasonStorageFull, failure.ReasonWrongState, failure.ReasonImageInUse, failure.ReasonImageMissing,
+		failure.ReasonBaseMissing:
+		return true
+	}
+	return failure.Retryable(err)
+}
+
+func (m *Merger) troubled(vm string, problem *failure.Error, final bool) {
+	m.mu.Lock()
+	status := m.status(vm)
+	known := status.Problem != nil && status.Problem.Reason == problem.Reason && status.Final == final
+	if !known {
+		status.Since = time.Now()
+	}
+	status.Problem, status.Final = problem, final
+	m.mu.Unlock()
+	if known || problem.Reason == failure.ReasonWrongState {
+		return
+	}
+	m.config.Log.Warn("merge waits", "vm", vm, "reason", problem.Reason, "error", problem.Error(), "final", final)
+	m.config.Observer.MergeWaits(vm, problem, final)
+}
+
+func (m *Merger) cured(vm string) {
+	m.mu.Lock()
+	status := m.statuses[vm]
+	delete(m.statuses, vm)
+	m.mu.Unlock()
+	if status != nil && status.Problem != nil {
+		m.config.Log.Info("merge recovered", "vm", vm, "after", time.Since(status.Since).Round(time.Second))
+	}
+}
+
+// status is the VM's, to be changed under mu.
+func (m *Merger) status(vm string) *Status {
+	if m.statuses[vm] == nil {
+		m.statuses[vm] = &Status{}
+	}
+	return m.statuses[vm]
+}
+
+// Settle does what the VM's record asks for until it asks for nothing more. It is what recovery does at the start
+// of the agent, too.
+func (m *Merger) Settle(ctx context.Context, vmName string) error {
+	vm := m.config.Registry.VM(vmName)
+	record, err := vm.Record()
+	if gone(err) {
+		return nil
+	}
+	if err != nil || Next(record) == (Step{}) {
+		return err
+	}
+	select {
+	case m.slots <- struct{}{}:
+		defer func() { <-m.slots }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	release, err := vm.AwaitHold(ctx, chain.ToMerge)
+	if err != nil {
+		return err
+	}
+	defer release()
+	for {
+		record, err := vm.Record()
+		if gone(err) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		step := Next(record)
+		switch {
+		case step == (Step{}):
+			return nil
+		case step.Clean:
+			err = vm.Clean()
+		default:
+			err = m.mergeDisk(ctx, vm, step.Disk)
+		}
+		if err != nil {
+			return failure.Locate(storage.Failure(err), vmName, step.Disk)
+		}
+	}
+}
+
+func gone(err error) bool {
+	return err != nil && failure.Find(err).Reason == failure.ReasonNotFound
+}
+
+// Step is what comes next for a VM; the zero Step is nothing.
+type Step struct {
+	// Clean is to delete garbage, or the record of an ended relationship.
+	Clean bool
+	// Disk is the disk whose lowest layer is to be merged.
+	Disk string
+}
+
+// Next is what a record asks for. It depends on nothing else.
+func Next(record chain.Record) Step {
+	if len(record.Garbage) > 0 || record.Releasing {
+		return Step{Clean: true}
+	}
+	for _, d := range record.Disks {
+		if d.Waiting() > 0 {
+			return Step{Disk: d.ID}
+		}
+	}
+	return Step{}
+}
+
+// mergeDisk merges the lowest layer of a disk.
+func (m *Merger) mergeDisk(ctx context.Context, vm *chain.VM, diskID string) (err error) {
+	if err := vm.Acquire(); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, vm.Release()) }()
+	record, err := vm.StartMerge(diskID)
+	if err != nil {
+		return err
+	}
+	opened, err := vm.Disk(diskID)
+	if err != nil {
+		return err
+	}
+	started := time.Now()
+	lowest := record.Disk(diskID).Layers[0]
+	c := &copier{
+		merger: m, vm: vm.Name(), disk: diskID, file: lowest.File, layer: opened.Layers()[0], base: opened.Base(),
+		name: string(record.UID + lowest.Transfer),
+	}
+	if err := c.measure(); err != nil {
+		return err
+	}
+	m.config.Observer.MergeStarted(record, diskID, c.total)
+	if err := c.copy(ctx); err != nil {
+		return err
+	}
+	if record, err = vm.FinishMerge(diskID); err != nil {
+		return err
+	}
+	m.config.Observer.MergeFinished(record, diskID, c.total, time.Since(started))
+	return nil
+}
