@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"strings"
 
+	"vmreplica/internal/disk"
 	"vmreplica/internal/failure"
 )
 
@@ -128,10 +129,10 @@ func checkFeatures(p []byte) error {
 
 // checkTables holds the sizes and the places of the two top tables against each other and the file.
 func (h *header) checkTables(fileSize int64) error {
-	if h.size < sectorSize || h.size > maximumSize || h.size%sectorSize != 0 {
-		return corrupt("a disk of %d bytes", h.size)
+	if err := disk.CheckSize(h.size, sectorSize); err != nil {
+		return corrupt("%w", err)
 	}
-	if h.tables < tablesOf(h.size) || h.tables > tablesOf(maximumSize) {
+	if h.tables < tablesOf(h.size) || h.tables > tablesOf(disk.MaxSize) {
 		return corrupt("an L1 table of %d entries for a disk of %d bytes", h.tables, h.size)
 	}
 	if h.refcountBytes < clusterSize || h.refcountBytes > maxRefcountBytes {

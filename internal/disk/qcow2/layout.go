@@ -25,7 +25,6 @@ const (
 	sliceSpan    = sliceEntries * clusterSize
 
 	blockCounts     = clusterSize / 2
-	maximumSize     = 64 << 40
 	sectorSize      = 512
 	allSubclusters  = 1<<subclusters - 1
 	flagCopied      = uint64(1) << 63

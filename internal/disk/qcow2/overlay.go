@@ -73,9 +73,8 @@ func newOverlay(f durable.File, mode durable.Mode, h *header, options []Option) 
 // Create returns and the caller has synced the directory. A crash before that leaves a file that Open refuses, or
 // the whole overlay.
 func Create(f durable.File, size int64, options ...Option) (*Overlay, error) {
-	if size < sectorSize || size > maximumSize || size%sectorSize != 0 {
-		return nil, failure.New(failure.Invalid, failure.ReasonInvalidArgument,
-			"a disk has 512 bytes to 64 TiB, in multiples of 512, not %d bytes", size)
+	if err := disk.CheckSize(size, sectorSize); err != nil {
+		return nil, failure.New(failure.Invalid, failure.ReasonInvalidArgument, "create qcow2 overlay: %w", err)
 	}
 	present, err := f.Size()
 	if err != nil {
@@ -216,14 +215,6 @@ func (o *Overlay) Size() int64 { return o.size }
 
 // LogicalSectorSize is 512: the format does not record another.
 func (o *Overlay) LogicalSectorSize() int { return sectorSize }
-
-// check refuses a range outside the disk.
-func (o *Overlay) check(off, n int64) error {
-	if off < 0 || n < 0 || off > o.size || n > o.size-off {
-		return fmt.Errorf("%w: [%d, +%d) of a disk of %d bytes", disk.ErrRange, off, n, o.size)
-	}
-	return nil
-}
 
 // Close flushes what a writer left and closes the file.
 func (o *Overlay) Close() error {

@@ -11,7 +11,7 @@ import (
 // ReadAt reads data and zeros. It answers disk.ErrAbsent, and how much lies before it, for a range that the overlay
 // leaves to what is below.
 func (o *Overlay) ReadAt(p []byte, off int64) (int, error) {
-	if err := o.check(off, int64(len(p))); err != nil {
+	if err := disk.CheckRange(o.size, off, int64(len(p))); err != nil {
 		return 0, err
 	}
 	done := 0
@@ -128,7 +128,7 @@ func (o *Overlay) readFile(p []byte, off int64) error {
 // Extents yields Data, Zero and Absent, neighbours joined. Ranges without an L2 table cost one step for each GiB.
 func (o *Overlay) Extents(off, n int64) iter.Seq2[disk.Extent, error] {
 	return func(yield func(disk.Extent, error) bool) {
-		if err := o.check(off, n); err != nil {
+		if err := disk.CheckRange(o.size, off, n); err != nil {
 			yield(disk.Extent{}, err)
 			return
 		}

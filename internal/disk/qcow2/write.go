@@ -18,7 +18,7 @@ func (o *Overlay) checkWrite(off, n int64) error {
 	if o.mode != durable.ReadWrite {
 		return errReadOnly
 	}
-	if err := o.check(off, n); err != nil {
+	if err := disk.CheckRange(o.size, off, n); err != nil {
 		return err
 	}
 	if off%subclusterSize != 0 || n%subclusterSize != 0 && off+n != o.size {
