@@ -51,6 +51,9 @@ func newDisk(file durable.File, host *os.File, path string, access imagelock.Acc
 	if err := imagelock.Lock(host.Fd(), path, access); err != nil {
 		return nil, err
 	}
+	if err := checkWritable(host, path, access); err != nil {
+		return nil, err
+	}
 	size, err := file.Size()
 	if err != nil {
 		return nil, unreadable(path, err)
@@ -65,6 +68,22 @@ func newDisk(file durable.File, host *os.File, path string, access imagelock.Acc
 	// Advice that is refused costs speed only.
 	_ = unix.Fadvise(int(host.Fd()), 0, 0, unix.FADV_SEQUENTIAL)
 	return &Disk{file: file, path: path, size: size, sectorSize: sector, readOnly: access == imagelock.Read}, nil
+}
+
+// checkWritable asks the device, which the kernel lets be opened for writing even when it is read-only.
+func checkWritable(host *os.File, path string, access imagelock.Access) error {
+	if access == imagelock.Read {
+		return nil
+	}
+	readOnly, err := unix.IoctlGetInt(int(host.Fd()), unix.BLKROGET)
+	if err != nil {
+		return unreadable(path, fmt.Errorf("ask whether it is read-only: %w", err))
+	}
+	if readOnly != 0 {
+		return failure.New(failure.Precondition, failure.ReasonImageUnreadable, "%s is read-only", path).
+			Try("Make the device writable: blockdev --setrw %s", path)
+	}
+	return nil
 }
 
 // openDevice finds out what lies at path without opening it, which can have effects on other kinds of device,
