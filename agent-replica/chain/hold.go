@@ -2,6 +2,7 @@ package chain
 
 import (
 	"context"
+	"slices"
 	"sync"
 
 	"vmreplica/internal/failure"
@@ -83,4 +84,11 @@ func (v *VM) AwaitHold(ctx context.Context, purpose Purpose) (release func(), er
 				On(v.name, "")
 		}
 	}
+}
+
+// Doing says what is going on with the VM at this moment.
+func (v *VM) Doing() []Purpose {
+	v.holds.mu.Lock()
+	defer v.holds.mu.Unlock()
+	return slices.Clone(v.holds.held)
 }

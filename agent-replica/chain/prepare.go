@@ -161,10 +161,40 @@ func (r *Registry) startPrepare(p Prepare) (Record, error) {
 }
 
 func (r *Registry) checkPlace(d Disk, existing bool) error {
+	if d.Base.Device != "" {
+		if err := r.checkDeviceFree(d); err != nil {
+			return err
+		}
+	}
 	if existing || d.Base.Device != "" {
 		return r.checkBase(d)
 	}
 	return r.storage.Vacant(d.Base.File, d.SizeBytes)
+}
+
+// checkDeviceFree refuses a device that is another disk's base, under whatever name.
+func (r *Registry) checkDeviceFree(d Disk) error {
+	wanted, err := r.storage.Stamp(d.Base)
+	if err != nil {
+		return err
+	}
+	records, err := r.table.List()
+	if err != nil {
+		return err
+	}
+	for _, record := range records {
+		for _, other := range record.Disks {
+			if !record.Prepared || other.Base.Device == "" {
+				continue
+			}
+			found, err := r.storage.Stamp(other.Base)
+			if err == nil && found.Device == wanted.Device {
+				return failure.New(failure.Exists, failure.ReasonBaseExists, "%s holds disk %s of VM %s",
+					d.Base.Device, other.ID, record.VM).Try("Map another device.")
+			}
+		}
+	}
+	return nil
 }
 
 // checkBase opens and locks what lies there and compares its geometry.

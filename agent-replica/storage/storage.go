@@ -76,6 +76,24 @@ func (s *Storage) Exists(file string) error {
 	return nil
 }
 
+// Allocated is the space that a file takes; 0 when it is not there.
+func (s *Storage) Allocated(file string) (int64, error) {
+	info, err := s.root.Stat(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, s.fault(err, file)
+	}
+	return allocated(info), nil
+}
+
+// CheckDevice refuses a device that the agent's start-up does not allow, or that is none.
+func (s *Storage) CheckDevice(device string) error {
+	_, err := s.devices.Stamp(device)
+	return err
+}
+
 // CreateLayer makes an empty layer. A file of that name is an error.
 func (s *Storage) CreateLayer(file string, size int64) (disk.Layer, error) {
 	if err := s.root.Mkdir(path.Dir(file)); err != nil {

@@ -1,0 +1,288 @@
+package replica
+
+import (
+	"context"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"vmreplica/agent-replica/authorization"
+	"vmreplica/agent-replica/chain"
+	"vmreplica/agent-replica/merge"
+	"vmreplica/agent-replica/storage"
+	"vmreplica/blockdiff"
+	"vmreplica/internal/build"
+	"vmreplica/internal/failure"
+	"vmreplica/internal/replication"
+	vmreplicav1 "vmreplica/proto/vmreplica/v1"
+)
+
+// protocolVersion is the one version of the transfer protocol.
+const protocolVersion = 1
+
+// Receiver serves open transfers. Their calls are admitted before they reach it, but for Transfer, whose first
+// message names the VM.
+type Receiver interface {
+	BeginTransfer(context.Context, *vmreplicav1.BeginTransferRequest) (*vmreplicav1.BeginTransferResponse, error)
+	Transfer(grpc.BidiStreamingServer[vmreplicav1.TransferRequest, vmreplicav1.TransferResponse]) error
+	CommitTransfer(context.Context, *vmreplicav1.CommitTransferRequest) (*vmreplicav1.CommitTransferResponse, error)
+	AbortTransfer(context.Context, *vmreplicav1.AbortTransferRequest) (*vmreplicav1.AbortTransferResponse, error)
+}
+
+// transferService serves the pair's own conversation.
+type transferService struct {
+	vmreplicav1.UnimplementedTransferServiceServer
+	gate     *Gate
+	registry *chain.Registry
+	storage  *storage.Storage
+	merger   *merge.Merger
+	usage    *usage
+	receiver Receiver
+	// speeds are of this host's proofs, in bytes a second of one core.
+	speeds map[blockdiff.Algorithm]int64
+}
+
+var proofAlgorithms = map[vmreplicav1.ProofAlgorithm]blockdiff.Algorithm{
+	vmreplicav1.ProofAlgorithm_PROOF_ALGORITHM_BLAKE3: blockdiff.BLAKE3,
+	vmreplicav1.ProofAlgorithm_PROOF_ALGORITHM_SHA256: blockdiff.SHA256,
+}
+
+func measureSpeeds() map[blockdiff.Algorithm]int64 {
+	speeds := map[blockdiff.Algorithm]int64{}
+	for _, algorithm := range proofAlgorithms {
+		speeds[algorithm] = blockdiff.MeasureSpeed(algorithm)
+	}
+	return speeds
+}
+
+// Hello agrees on version and proof. A caller without an entry is answered too, so that it can be told.
+func (s *transferService) Hello(ctx context.Context, r *vmreplicav1.HelloRequest) (*vmreplicav1.HelloResponse, error) {
+	if r.GetMinVersion() > protocolVersion || r.GetMaxVersion() < protocolVersion {
+		return nil, failure.New(failure.Unsupported, failure.ReasonUnsupported,
+			"the primary speaks versions %d to %d, this replica version %d", r.GetMinVersion(), r.GetMaxVersion(),
+			protocolVersion).Try("Bring both agents to the same release.")
+	}
+	proof := fastestProof(r.GetProofs(), s.speeds)
+	if proof == vmreplicav1.ProofAlgorithm_PROOF_ALGORITHM_UNSPECIFIED {
+		return nil, failure.New(failure.Unsupported, failure.ReasonUnsupported, "the agents share no proof algorithm")
+	}
+	answer := &vmreplicav1.HelloResponse{
+		Version: protocolVersion, AgentVersion: build.Read().Version, Proof: proof, Time: timestamppb.Now(), FreeBytes: -1,
+		Codecs: []vmreplicav1.Codec{vmreplicav1.Codec_CODEC_NONE, vmreplicav1.Codec_CODEC_ZSTD},
+	}
+	_, entry, err := s.gate.caller(ctx)
+	if err != nil {
+		return answer, ignoreDenied(err)
+	}
+	answer.Authorization = entry.Pattern
+	answer.FreeBytes, err = s.usage.free(entry)
+	return answer, err
+}
+
+func ignoreDenied(err error) error {
+	if failure.Find(err).Class == failure.Denied {
+		return nil
+	}
+	return err
+}
+
+// fastestProof is the algorithm on which the slower agent is fastest; equal speeds go to the lower number, so that
+// both agents would choose alike.
+func fastestProof(offered []*vmreplicav1.ProofSpeed, own map[blockdiff.Algorithm]int64) vmreplicav1.ProofAlgorithm {
+	best, bestSpeed := vmreplicav1.ProofAlgorithm_PROOF_ALGORITHM_UNSPECIFIED, int64(0)
+	for _, offer := range offered {
+		algorithm, known := proofAlgorithms[offer.GetAlgorithm()]
+		if !known || offer.GetBytesPerSecond() <= 0 {
+			continue
+		}
+		speed := min(offer.GetBytesPerSecond(), own[algorithm])
+		if speed > bestSpeed || speed == bestSpeed && offer.GetAlgorithm() < best {
+			best, bestSpeed = offer.GetAlgorithm(), speed
+		}
+	}
+	return best
+}
+
+// Reconcile tells what the replica holds.
+func (s *transferService) Reconcile(ctx context.Context, r *vmreplicav1.ReconcileRequest,
+) (*vmreplicav1.ReconcileResponse, error) {
+	if _, err := s.gate.Admit(ctx, r.GetRelationship()); err != nil {
+		return nil, err
+	}
+	vm := s.registry.VM(r.GetRelationship().GetVm())
+	doubts, err := vm.Doubts()
+	if err != nil {
+		return nil, err
+	}
+	record, err := vm.Record()
+	if err != nil {
+		return nil, err
+	}
+	answer := &vmreplicav1.ReconcileResponse{
+		Lineage: string(record.Lineage), Cut: string(record.Cut), CommittedTransfer: string(record.CommittedTransfer),
+		LayersToMerge: int32(record.LayersToMerge()), Incomplete: record.Incomplete() || !record.Prepared,
+	}
+	if record.Transfer != nil {
+		answer.Transfer = string(record.Transfer.ID)
+	}
+	merging := s.merger.Status(record.VM)
+	for i, d := range record.Disks {
+		held := &vmreplicav1.ReconcileDisk{Id: d.ID, Root: hexRoot(d.Root)}
+		if i < len(doubts) {
+			held.Doubt = doubts[i]
+		}
+		if merging.Disk == d.ID {
+			held.MergedBytes, held.MergeTotalBytes = merging.Merged, merging.Total
+		}
+		answer.Disks = append(answer.Disks, held)
+	}
+	return answer, nil
+}
+
+// hexRoot is a root in 64 hexadecimal digits; empty when there is none.
+func hexRoot(root blockdiff.Hash) string {
+	if root.IsZero() {
+		return ""
+	}
+	return root.String()
+}
+
+// PrepareReplica makes or adopts the VM's disks.
+func (s *transferService) PrepareReplica(ctx context.Context, r *vmreplicav1.PrepareReplicaRequest,
+) (*vmreplicav1.PrepareReplicaResponse, error) {
+	prepare, entry, err := s.prepare(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.usage.checkRoom(entry, len(prepare.Disks)); err != nil {
+		return nil, failure.Locate(err, prepare.VM, "")
+	}
+	if r.GetValidateOnly() {
+		if err := s.registry.CheckPrepare(prepare); err != nil {
+			return nil, err
+		}
+		return &vmreplicav1.PrepareReplicaResponse{Paths: s.registry.PlannedPaths(prepare)}, nil
+	}
+	record, err := s.registry.Prepare(prepare)
+	if err != nil {
+		return nil, err
+	}
+	return &vmreplicav1.PrepareReplicaResponse{Paths: pathsInOrder(s.registry, record, prepare)}, nil
+}
+
+// pathsInOrder are the bases' paths in the order asked, which a repeated call may have changed.
+func pathsInOrder(registry *chain.Registry, record chain.Record, asked chain.Prepare) []string {
+	at := map[string]string{}
+	for i, place := range registry.Paths(record) {
+		at[record.Disks[i].ID] = place
+	}
+	paths := make([]string, len(asked.Disks))
+	for i, d := range asked.Disks {
+		paths[i] = at[d.ID]
+	}
+	return paths
+}
+
+func (s *transferService) prepare(ctx context.Context, r *vmreplicav1.PrepareReplicaRequest,
+) (chain.Prepare, authorization.Entry, error) {
+	identity, entry, err := s.gate.caller(ctx)
+	if err != nil {
+		return chain.Prepare{}, entry, err
+	}
+	named := r.GetRelationship()
+	if err := replication.CheckName("VM", named.GetVm()); err != nil {
+		return chain.Prepare{}, entry, err
+	}
+	uid := replication.ID(named.GetUid())
+	if !uid.Valid() || named.GetTerm() == 0 {
+		return chain.Prepare{}, entry, failure.New(failure.Invalid, failure.ReasonInvalidArgument,
+			"the relationship has no uid or no term").On(named.GetVm(), "")
+	}
+	prepare := chain.Prepare{
+		VM: named.GetVm(), UID: uid, Primary: identity.String(), Authorization: entry.Pattern,
+		Directory: entry.Directory(identity, named.GetVm()), Term: named.GetTerm(), UseExisting: r.GetUseExisting(),
+		Time: time.Now().UTC(),
+	}
+	if len(r.GetDisks()) > maxDisks {
+		return prepare, entry, failure.New(failure.Invalid, failure.ReasonLimit, "a VM has at most %d disks", maxDisks).
+			On(prepare.VM, "")
+	}
+	for _, d := range r.GetDisks() {
+		geometry, err := geometryOf(d)
+		if err != nil {
+			return prepare, entry, failure.Locate(err, prepare.VM, d.GetId())
+		}
+		prepare.Disks = append(prepare.Disks,
+			chain.PrepareDisk{Geometry: geometry, Device: entry.Device(prepare.VM, d.GetId())})
+	}
+	return prepare, entry, nil
+}
+
+const maxDisks = 64
+
+// geometryOf checks a disk that a primary names.
+func geometryOf(d *vmreplicav1.TransferDisk) (chain.Geometry, error) {
+	if err := replication.CheckName("disk", d.GetId()); err != nil {
+		return chain.Geometry{}, err
+	}
+	sector := d.GetLogicalSectorBytes()
+	if _, err := blockdiff.NewGeometry(d.GetSizeBytes()); err != nil || sector != 512 && sector != 4096 {
+		return chain.Geometry{}, failure.New(failure.Invalid, failure.ReasonInvalidArgument,
+			"no disk has %d bytes in sectors of %d", d.GetSizeBytes(), sector)
+	}
+	return chain.Geometry{ID: d.GetId(), SizeBytes: d.GetSizeBytes(), LogicalSectorSize: int(sector)}, nil
+}
+
+// removeWait bounds how long a removal waits for what is going on.
+const removeWait = 20 * time.Second
+
+// ReleaseReplica ends the relationship. Repeating it is NOT_FOUND.
+func (s *transferService) ReleaseReplica(ctx context.Context, r *vmreplicav1.ReleaseReplicaRequest,
+) (*vmreplicav1.ReleaseReplicaResponse, error) {
+	record, err := s.gate.Admit(ctx, r.GetRelationship())
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, removeWait)
+	defer cancel()
+	notes, err := s.registry.Remove(ctx, record.VM, r.GetDeleteData())
+	if err != nil {
+		return nil, err
+	}
+	return &vmreplicav1.ReleaseReplicaResponse{Notes: notes}, nil
+}
+
+// BeginTransfer admits and passes on.
+func (s *transferService) BeginTransfer(ctx context.Context, r *vmreplicav1.BeginTransferRequest,
+) (*vmreplicav1.BeginTransferResponse, error) {
+	if _, err := s.gate.Admit(ctx, r.GetRelationship()); err != nil {
+		return nil, err
+	}
+	return s.receiver.BeginTransfer(ctx, r)
+}
+
+// Transfer is admitted by the receiver, at its first message.
+func (s *transferService) Transfer(
+	stream grpc.BidiStreamingServer[vmreplicav1.TransferRequest, vmreplicav1.TransferResponse],
+) error {
+	return s.receiver.Transfer(stream)
+}
+
+// CommitTransfer admits and passes on.
+func (s *transferService) CommitTransfer(ctx context.Context, r *vmreplicav1.CommitTransferRequest,
+) (*vmreplicav1.CommitTransferResponse, error) {
+	if _, err := s.gate.Admit(ctx, r.GetRelationship()); err != nil {
+		return nil, err
+	}
+	return s.receiver.CommitTransfer(ctx, r)
+}
+
+// AbortTransfer admits and passes on.
+func (s *transferService) AbortTransfer(ctx context.Context, r *vmreplicav1.AbortTransferRequest,
+) (*vmreplicav1.AbortTransferResponse, error) {
+	if _, err := s.gate.Admit(ctx, r.GetRelationship()); err != nil {
+		return nil, err
+	}
+	return s.receiver.AbortTransfer(ctx, r)
+}

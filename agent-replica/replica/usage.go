@@ -1,0 +1,101 @@
+package replica
+
+import (
+	"math"
+
+	"vmreplica/agent-replica/authorization"
+	"vmreplica/agent-replica/chain"
+	"vmreplica/agent-replica/storage"
+	"vmreplica/internal/failure"
+)
+
+// leastRoom is what must be free for each disk before it is accepted: its directory, metadata and first data.
+const leastRoom = 1 << 20
+
+// usage is what entries hold of the storage.
+type usage struct {
+	table   *chain.Table
+	storage *storage.Storage
+}
+
+// used is the bytes that all disks of an entry allocate, layers, balloons and garbage included.
+func (u *usage) used(pattern string) (int64, error) {
+	records, err := u.table.List()
+	if err != nil {
+		return 0, err
+	}
+	var total int64
+	for _, record := range records {
+		if record.Authorization != pattern {
+			continue
+		}
+		for _, file := range filesOf(record) {
+			bytes, err := u.storage.Allocated(file)
+			if err != nil {
+				return 0, failure.Locate(err, record.VM, "")
+			}
+			total += bytes
+		}
+	}
+	return total, nil
+}
+
+func filesOf(record chain.Record) []string {
+	files := append(record.Files(), record.Garbage...)
+	for _, d := range record.Disks {
+		for _, layer := range d.Layers {
+			files = append(files, chain.BalloonFile(layer.File))
+		}
+	}
+	return files
+}
+
+// free is what an entry may still allocate: the storage's room, or what its quota leaves.
+func (u *usage) free(entry authorization.Entry) (int64, error) {
+	free, err := u.storage.Free()
+	if err != nil || entry.QuotaBytes == 0 {
+		return free, err
+	}
+	used, err := u.used(entry.Pattern)
+	return min(free, max(0, entry.QuotaBytes-used)), err
+}
+
+// Reserve answers QUOTA_EXCEEDED when the VM's entry may not allocate more bytes beside what it holds.
+func (u *usage) Reserve(book *authorization.Book, record chain.Record, more int64) error {
+	entry, err := book.Get(record.Authorization)
+	if err != nil {
+		return err
+	}
+	if entry.QuotaBytes == 0 {
+		return nil
+	}
+	used, err := u.used(entry.Pattern)
+	if err != nil {
+		return err
+	}
+	return failure.Locate(entry.CheckQuota(used, more), record.VM, "")
+}
+
+// checkRoom refuses new disks when the storage is full or the entry's quota is used up.
+func (u *usage) checkRoom(entry authorization.Entry, disks int) error {
+	used := int64(0)
+	if entry.QuotaBytes > 0 {
+		var err error
+		if used, err = u.used(entry.Pattern); err != nil {
+			return err
+		}
+	}
+	need := int64(min(disks, math.MaxInt32)) * leastRoom
+	if err := entry.CheckQuota(used, need); err != nil {
+		return err
+	}
+	free, err := u.storage.Free()
+	if err != nil {
+		return err
+	}
+	if free < need {
+		return failure.New(failure.Exhausted, failure.ReasonStorageFull, "the replica's storage has %d bytes left", free).
+			Try("Free some space in %s.", u.storage.Path("."))
+	}
+	return nil
+}
