@@ -57,7 +57,6 @@ func NewEncoder() *Encoder {
 	encoder, err := zstd.NewWriter(nil,
 		zstd.WithEncoderLevel(zstd.SpeedFastest),
 		zstd.WithWindowSize(encoderWindow),
-		zstd.WithLowerEncoderMem(true),
 		// The plaintext digest covers what a checksum would.
 		zstd.WithEncoderCRC(false))
 	return &Encoder{zstd: encoder, err: err}

@@ -12,6 +12,7 @@ import (
 const (
 	kib = int64(1) << 10
 	mib = int64(1) << 20
+	gib = int64(1) << 30
 	tib = int64(1) << 40
 )
 
