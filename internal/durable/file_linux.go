@@ -52,7 +52,7 @@ func onDescriptor(file *os.File, fn func(fd int) error) error {
 		}
 	})
 	if err != nil {
-		return err
+		return fs.ErrClosed // the only reason for a descriptor not to be had
 	}
 	return result
 }
