@@ -81,7 +81,8 @@ type Image interface {
 	Stamper
 }
 
-// ReadAheader is a disk that can start reading before it is asked to.
+// ReadAheader is a disk that can start reading before it is asked to. It pays for a cold image read in pieces of
+// 64 KiB, about twice as fast then; reads of 1 MiB need it not.
 type ReadAheader interface {
 	// ReadAhead says that [off, off+n) will be read soon. It does not wait and never fails.
 	ReadAhead(off, n int64)

@@ -174,6 +174,27 @@ func TestADescriptorThatCannotBeLocked(t *testing.T) {
 	}
 }
 
+// TestOnlyWhoLocksIsNamed has two programs with the image open, of which one locks it.
+func TestOnlyWhoLocksIsNamed(t *testing.T) {
+	path := image(t)
+	bystander := exec.Command("cat")
+	input, err := bystander.StdinPipe()
+	must(t, err)
+	bystander.ExtraFiles = []*os.File{openFile(t, path)}
+	must(t, bystander.Start())
+	t.Cleanup(func() { input.Close(); bystander.Wait() })
+	process := nbd()(t, path)
+	file := openFile(t, path)
+	err = imagelock.Lock(file.Fd(), path, imagelock.Read)
+	wantInUse(t, err, path, fmt.Sprintf("in qemu-nbd (process %d)", process))
+	if strings.Contains(err.Error(), "cat") || strings.Contains(err.Error(), "itself") {
+		t.Errorf("%q names who locks nothing", err)
+	}
+	if users := imagelock.Users(file.Fd()); !strings.Contains(users, fmt.Sprintf("cat (process %d)", bystander.Process.Pid)) {
+		t.Errorf("used by %s", users)
+	}
+}
+
 func TestUsersNamesEachProgramOnce(t *testing.T) {
 	path := image(t)
 	file := openFile(t, path)
