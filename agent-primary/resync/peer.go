@@ -120,7 +120,7 @@ type (
 	}
 	// Acknowledgement gives back the credit of frames and tells the progress.
 	Acknowledgement struct {
-		FrameSequence                  uint64
+		FrameSequence                 uint64
 		ProvenSegment, DurableSegment int64
 	}
 	// Finished says that everything is proven and durable.

@@ -21,7 +21,7 @@ type Figures struct {
 	ComparedBytes, DurableBytes int64
 	// BlocksDiffering counts 64 KiB blocks, BytesDiffering the bytes shipped for them, before compression; a zeroed
 	// range counts its length.
-	BlocksDiffering, BytesDiffering int64
+	BlocksDiffering, BytesDiffering  int64
 	WireBytesSent, WireBytesReceived int64
 	// SegmentsResent counts proofs that did not hold at first.
 	SegmentsResent int64
