@@ -93,7 +93,10 @@ func TestBuilderTakesABlockUntilItIsFull(t *testing.T) {
 		t.Run(sentence, func(t *testing.T) {
 			g := geometry(t, tib)
 			builder := blockdiff.NewBuilder(g, c.limit)
-			for block := int64(0); !builder.Full(); block++ {
+			if err := builder.AddData(0, make([]byte, blockdiff.SubBlockSize)); err != nil {
+				t.Fatal(err)
+			}
+			for block := int64(1); !builder.Full(); block++ {
 				if err := c.add(builder, block); err != nil {
 					t.Fatalf("block %d: %v", block, err)
 				}

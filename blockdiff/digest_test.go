@@ -2,6 +2,7 @@ package blockdiff_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -13,11 +14,11 @@ import (
 )
 
 func randomBytes(random *rand.Rand, n int64) []byte {
-	p := make([]byte, n)
-	for i := range p {
-		p[i] = byte(random.Uint32())
+	p := make([]byte, (n+7)/8*8)
+	for i := 0; i < len(p); i += 8 {
+		binary.NativeEndian.PutUint64(p[i:], random.Uint64())
 	}
-	return p
+	return p[:n:n]
 }
 
 func padded(p []byte, size int) []byte {

@@ -92,16 +92,19 @@ func TestGeometryTilesTheDisk(t *testing.T) {
 }
 
 func TestGeometryHasNothingOutsideTheDisk(t *testing.T) {
-	g := geometry(t, 20*mib)
-	for _, index := range []int64{-1, math.MinInt64, math.MaxInt64, math.MaxInt64 / blockdiff.BlockSize, g.Blocks()} {
-		if _, length := g.BlockRange(index); length != 0 {
-			t.Errorf("block %d has %d bytes", index, length)
+	g := geometry(t, 20*mib+512)
+	outside := []int64{-1, math.MinInt64, math.MaxInt64, math.MaxInt64 / blockdiff.BlockSize}
+	for _, block := range append(outside, g.Blocks()) {
+		if _, length := g.BlockRange(block); length != 0 {
+			t.Errorf("block %d has %d bytes", block, length)
 		}
-		if _, length := g.SegmentRange(index); length != 0 {
-			t.Errorf("segment %d has %d bytes", index, length)
+	}
+	for _, segment := range append(outside, g.Segments()) {
+		if _, length := g.SegmentRange(segment); length != 0 {
+			t.Errorf("segment %d has %d bytes", segment, length)
 		}
-		if _, count := g.SegmentBlocks(index); count != 0 {
-			t.Errorf("segment %d has %d blocks", index, count)
+		if _, count := g.SegmentBlocks(segment); count != 0 {
+			t.Errorf("segment %d has %d blocks", segment, count)
 		}
 	}
 }

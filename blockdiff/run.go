@@ -58,8 +58,8 @@ func CheckRun(g Geometry, next int64, run Run) error {
 	switch {
 	case run.First != next:
 		return fmt.Errorf("%w: begins at block %d, expected %d", ErrRun, run.First, next)
-	case run.First < 0 || run.First >= g.Blocks():
-		return fmt.Errorf("%w: begins at block %d of a disk of %d blocks", ErrRun, run.First, g.Blocks())
+	case run.First < 0:
+		return fmt.Errorf("%w: begins at block %d", ErrRun, run.First)
 	case run.Count <= 0:
 		return fmt.Errorf("%w: has %d blocks", ErrRun, run.Count)
 	case run.Count > g.Blocks()-run.First:
