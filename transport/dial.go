@@ -3,9 +3,10 @@ package transport
 import (
 	"context"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"net"
+	"strconv"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -25,11 +26,7 @@ type DialConfig struct {
 // Dial prepares a connection to host:port; it is made with the first call and again after it was lost. The
 // server's certificate must be good for the host and have the wanted role. The caller closes it.
 func Dial(address string, config DialConfig) (*grpc.ClientConn, error) {
-	host, port, err := net.SplitHostPort(address)
-	if err == nil && (host == "" || port == "") {
-		err = errors.New("host or port is empty")
-	}
-	if err != nil {
+	if err := checkAddress(address); err != nil {
 		return nil, fmt.Errorf("read address %s as HOST:PORT: %w", quote(address), err)
 	}
 	options := append(clientLimits(), grpc.WithTransportCredentials(config.handshaker()),
@@ -40,6 +37,21 @@ func Dial(address string, config DialConfig) (*grpc.ClientConn, error) {
 		return nil, fmt.Errorf("prepare connection to %s: %w", quote(address), err)
 	}
 	return client, nil
+}
+
+// checkAddress refuses what is not host:port, before gRPC reads it as one of its targets.
+func checkAddress(address string) error {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return err
+	}
+	if host == "" || strings.ContainsAny(host, "/?#@% ") {
+		return fmt.Errorf("%s is no host", quote(host))
+	}
+	if number, err := strconv.ParseUint(port, 10, 16); err != nil || number == 0 {
+		return fmt.Errorf("%s is no port", quote(port))
+	}
+	return nil
 }
 
 func (c DialConfig) handshaker() *handshaker {
@@ -58,7 +70,7 @@ func (c DialConfig) dialer() func(context.Context, string) (net.Conn, error) {
 }
 
 func dialTCP(ctx context.Context, address string) (net.Conn, error) {
-	dialer := net.Dialer{Control: tuneSocket}
+	var dialer net.Dialer
 	return dialer.DialContext(ctx, "tcp", address)
 }
 

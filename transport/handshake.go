@@ -44,6 +44,9 @@ type handshaker struct {
 func (h *handshaker) ClientHandshake(
 	ctx context.Context, authority string, raw net.Conn,
 ) (net.Conn, credentials.AuthInfo, error) {
+	if err := tuneSocket(raw); err != nil {
+		return nil, nil, err
+	}
 	now := h.own.current.Load()
 	secured, info, err := credentials.NewTLS(now.client(h.check, h.own.now)).ClientHandshake(ctx, authority, raw)
 	if err != nil {
@@ -67,6 +70,9 @@ func (h *handshaker) serverHandshake(raw net.Conn) (net.Conn, credentials.AuthIn
 		return nil, nil, err
 	}
 	defer leave()
+	if err := tuneSocket(raw); err != nil {
+		return nil, nil, err
+	}
 	now := h.own.current.Load()
 	secured, info, err := credentials.NewTLS(now.server(h.check, h.own.now)).ServerHandshake(raw)
 	if err != nil {

@@ -19,8 +19,8 @@ const (
 	// the estimation of the other off and leaves it at 64 KiB.
 	streamWindow     = 8 << 20
 	connectionWindow = 16 << 20
-	// ioBufferSize is the size of gRPC's pooled read and write buffers, in bytes.
-	ioBufferSize = 64 << 10
+	// ioBufferSize is the size of gRPC's read and write buffers, in bytes: what cost the least time per byte.
+	ioBufferSize = 128 << 10
 	// notSentLowat bounds what waits in a socket unsent, in bytes, so that control messages do not queue behind it.
 	notSentLowat = 256 << 10
 )

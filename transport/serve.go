@@ -1,10 +1,8 @@
 package transport
 
 import (
-	"context"
 	"crypto/x509"
 	"log/slog"
-	"net"
 	"sync"
 	"time"
 
@@ -76,12 +74,6 @@ func serverLimits(config ServerConfig) []grpc.ServerOption {
 		}),
 		grpc.WaitForHandlers(true),
 	}
-}
-
-// Listen opens the TCP address for a server, its sockets tuned as Dial tunes its own.
-func Listen(ctx context.Context, address string) (net.Listener, error) {
-	config := net.ListenConfig{Control: tuneSocket}
-	return config.Listen(ctx, "tcp", address)
 }
 
 // Stop ends a server: no new calls, bound for those that run to end by themselves, then they are cancelled. When

@@ -2,15 +2,23 @@ package transport
 
 import (
 	"fmt"
-	"syscall"
+	"net"
 
 	"golang.org/x/sys/unix"
 )
 
-// tuneSocket bounds what waits in the socket unsent. A listener hands it on to what it accepts.
-func tuneSocket(_, _ string, socket syscall.RawConn) error {
+// tuneSocket bounds what waits in a TCP socket unsent. An accepted socket does not inherit it.
+func tuneSocket(conn net.Conn) error {
+	tcp, ok := conn.(*net.TCPConn)
+	if !ok {
+		return nil
+	}
+	socket, err := tcp.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("bound unsent data of the socket: %w", err)
+	}
 	var setError error
-	err := socket.Control(func(fd uintptr) {
+	err = socket.Control(func(fd uintptr) {
 		setError = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, notSentLowat)
 	})
 	if err == nil {

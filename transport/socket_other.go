@@ -2,8 +2,8 @@
 
 package transport
 
-import "syscall"
+import "net"
 
 // tuneSocket does nothing: this platform cannot bound what waits in a socket unsent, so control messages may
 // queue behind data.
-func tuneSocket(_, _ string, _ syscall.RawConn) error { return nil }
+func tuneSocket(net.Conn) error { return nil }

@@ -49,6 +49,11 @@ func (m *material) config(check peerCheck, now func() time.Time) *tls.Config {
 	}
 }
 
+// peerError is a peer whose certificate is believed and who is not welcome all the same.
+type peerError struct{ text string }
+
+func (e *peerError) Error() string { return e.text }
+
 // identify says who the peer of a verified connection is, or why it is not welcome.
 func (c peerCheck) identify(trustDomain string, state tls.ConnectionState) (Identity, error) {
 	if len(state.VerifiedChains) == 0 {
@@ -56,17 +61,23 @@ func (c peerCheck) identify(trustDomain string, state tls.ConnectionState) (Iden
 	}
 	leaf := state.VerifiedChains[0][0]
 	peer, err := certificateIdentity(leaf)
-	switch {
-	case err != nil:
-		return Identity{}, fmt.Errorf("identify the peer: %w", err)
-	case peer.TrustDomain != trustDomain:
-		return Identity{}, fmt.Errorf("the peer is %s, of another trust domain than %q", peer, trustDomain)
-	case !slices.Contains(leaf.ExtKeyUsage, c.usage):
-		return Identity{}, fmt.Errorf("the certificate of %s is not good for %s", peer, usageName(c.usage))
-	case !slices.Contains(c.roles, peer.Role):
-		return Identity{}, fmt.Errorf("the peer is %s, wanted is a %s", peer, c.wanted())
+	if err != nil {
+		return Identity{}, &peerError{fmt.Sprintf("identify the peer: %v", err)}
 	}
-	return peer, nil
+	return peer, c.judge(trustDomain, peer, leaf)
+}
+
+// judge says why a peer is not welcome, nil when it is.
+func (c peerCheck) judge(trustDomain string, peer Identity, leaf *x509.Certificate) error {
+	switch {
+	case peer.TrustDomain != trustDomain:
+		return &peerError{fmt.Sprintf("the peer is %s, of another trust domain than %q", peer, trustDomain)}
+	case !slices.Contains(leaf.ExtKeyUsage, c.usage):
+		return &peerError{fmt.Sprintf("the certificate of %s is not good for %s", peer, usageName(c.usage))}
+	case !slices.Contains(c.roles, peer.Role):
+		return &peerError{fmt.Sprintf("the peer is %s, wanted is a %s", peer, c.wanted())}
+	}
+	return nil
 }
 
 func (c peerCheck) wanted() string {
