@@ -30,3 +30,5 @@ func (c *Credentials) Connections() int {
 
 // Serial tells the certificate in use from another.
 func (c *Credentials) Serial() string { return c.current.Load().certificate.Leaf.SerialNumber.String() }
+
+func discardLog() *slog.Logger { return slog.New(slog.DiscardHandler) }
