@@ -1,4 +1,4 @@
-// Package build says which build of the product this is. The Makefile stamps the version with
+// Package build says which build of the product this is. The Makefile stamps version and revision with
 // -ldflags "-X vmreplica/internal/build.version=…"; without the stamp the module's own record is used. Nothing is
 // kept.
 package build
@@ -8,8 +8,8 @@ import (
 	"runtime/debug"
 )
 
-// version is stamped at link time; empty in a plain go build.
-var version string
+// version and revision are stamped at link time; empty in a plain go build.
+var version, revision string
 
 // Info is one build.
 type Info struct {
@@ -23,7 +23,7 @@ type Info struct {
 
 // Read describes the running program.
 func Read() Info {
-	info := Info{Version: version, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
+	info := Info{Version: version, Revision: revision, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
 	if recorded, ok := debug.ReadBuildInfo(); ok {
 		info.complete(recorded)
 	}
@@ -38,7 +38,7 @@ func (i *Info) complete(recorded *debug.BuildInfo) {
 		i.Version = recorded.Main.Version
 	}
 	for _, setting := range recorded.Settings {
-		if setting.Key == "vcs.revision" {
+		if setting.Key == "vcs.revision" && i.Revision == "" {
 			i.Revision = setting.Value
 		}
 	}
