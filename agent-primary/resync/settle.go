@@ -49,7 +49,7 @@ func (s *settler) run(ctx context.Context) error {
 	defer flush.Stop()
 	for !s.window.finished() {
 		results := s.results
-		if s.window.content >= s.Limits.SegmentWindow {
+		if s.window.full(s.Limits.SegmentWindow) {
 			results = nil
 		}
 		var err error

@@ -205,5 +205,10 @@ func (w *window) prove(through int64) error {
 	return nil
 }
 
+// full says that limit segments with content wait for their proof; a segment that was begun is not held up.
+func (w *window) full(limit int) bool {
+	return w.content >= limit && w.next%blockdiff.BlocksPerSegment == 0
+}
+
 // finished says that every block was added and every segment proven.
 func (w *window) finished() bool { return w.proven == w.geometry.Segments() }

@@ -82,6 +82,9 @@ func (r *Record) checkCommit(c Commit) error {
 	if err := r.checkOpen(c.Transfer); err != nil {
 		return err
 	}
+	if err := r.Transfer.usable(); err != nil {
+		return failure.Locate(err, r.VM, "")
+	}
 	switch {
 	case len(r.Creating) > 0:
 		return failure.New(failure.Precondition, failure.ReasonWrongState, "the transfer was not begun to its end").

@@ -126,7 +126,7 @@ func (r *Record) transferDisk(transfer replication.ID, diskID string) (*Transfer
 		return nil, failure.New(failure.Precondition, failure.ReasonWrongState, "the transfer was not begun to its end").
 			On(r.VM, diskID).Try("Begin it again.")
 	}
-	return t, nil
+	return t, failure.Locate(r.Transfer.usable(), r.VM, "")
 }
 
 func (r *Record) sessionDisk(transfer replication.ID, diskID string, session uint64) (*TransferDisk, error) {

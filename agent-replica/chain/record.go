@@ -93,6 +93,9 @@ type Transfer struct {
 	Disks []TransferDisk
 	// StartTime is when it was begun.
 	StartTime time.Time
+	// Failed says in words what a failed sync of a receiving layer left unknown; such a transfer is begun anew or
+	// aborted, never continued.
+	Failed string
 }
 
 // TransferDisk is one disk's part of a transfer.

@@ -49,6 +49,11 @@ func (r *Record) Begin(b Begin) error {
 			return failure.New(failure.Exists, failure.ReasonResyncRunning, "transfer %s is open", r.Transfer.ID).
 				On(r.VM, "").Try("Continue or cancel it, or begin with restart to discard it.")
 		}
+		if r.Transfer.Failed != "" && r.Incomplete() {
+			return failure.New(failure.Precondition, failure.ReasonStorageFailed,
+				"what the first copy had received is unknown since its storage failed: %s", r.Transfer.Failed).On(r.VM, "").
+				Try("Remove the replication with its replica data, look into the replica's storage, and enable it anew.")
+		}
 		r.discardTransfer()
 	}
 	return failure.Locate(r.openTransfer(b), r.VM, "")
@@ -104,7 +109,25 @@ func (r *Record) sameTransfer(b Begin) error {
 			"transfer %s is open with another kind or proof algorithm", b.Transfer).
 			Try("Abort it and begin another.")
 	}
+	return r.Transfer.usable()
+}
+
+// FailTransfer says that the open transfer must not go on: what its layers hold is unknown since a sync failed.
+func (r *Record) FailTransfer(transfer replication.ID, why string) error {
+	if err := r.checkOpen(transfer); err != nil {
+		return err
+	}
+	r.Transfer.Failed = why
 	return nil
+}
+
+func (t *Transfer) usable() error {
+	if t.Failed == "" {
+		return nil
+	}
+	return failure.New(failure.Precondition, failure.ReasonStorageFailed,
+		"what transfer %s had received is unknown since its storage failed: %s", t.ID, t.Failed).
+		Try("Look into the replica's host for errors of its storage, then resynchronize with --restart.")
 }
 
 func (r *Record) openTransfer(b Begin) error {

@@ -1,0 +1,128 @@
+package receive
+
+import (
+	"context"
+
+	"vmreplica/agent-replica/chain"
+	"vmreplica/blockdiff"
+	"vmreplica/internal/failure"
+	"vmreplica/internal/replication"
+	vmreplicav1 "vmreplica/proto/vmreplica/v1"
+)
+
+// Transfer serves one disk's stream. Its first message names and admits it.
+func (r *Receiver) Transfer(stream stream) error {
+	first, err := stream.Recv()
+	if err != nil {
+		return err
+	}
+	open := first.GetOpen()
+	if open == nil {
+		return protocol("the first message is no open")
+	}
+	named := open.GetRelationship()
+	if _, err := r.Gate.Admit(stream.Context(), named); err != nil {
+		return err
+	}
+	t, err := r.open(named.GetVm())
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancelCause(stream.Context())
+	defer cancel(nil)
+	one := &running{number: open.GetSession(), stop: cancel, done: make(chan struct{})}
+	session, err := r.take(ctx, t, open, one)
+	if err != nil {
+		return failure.Locate(err, named.GetVm(), open.GetDisk())
+	}
+	session.stream = stream
+	err = session.run(ctx)
+	t.leave(open.GetDisk(), one)
+	if err != nil && failure.Find(err).Reason == failure.ReasonStorageFailed {
+		// What the open files hold is unknown; the next transfer opens them anew.
+		r.End(named.GetVm())
+	}
+	return failure.Locate(err, named.GetVm(), open.GetDisk())
+}
+
+// take makes one the disk's session: an older one is stopped and waited for before the record changes hands.
+func (r *Receiver) take(ctx context.Context, t *transfer, open *vmreplicav1.TransferOpen, one *running) (*session, error) {
+	t.changing.Lock()
+	defer t.changing.Unlock()
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	diskID, id := open.GetDisk(), replication.ID(open.GetTransfer())
+	t.mu.Lock()
+	older := t.sessions[diskID]
+	t.mu.Unlock()
+	superseded := failure.New(failure.Conflict, failure.ReasonStaleSession,
+		"session %d was superseded by session %d", olderNumber(older), one.number)
+	if older != nil && older.number < one.number {
+		older.stop(superseded)
+		<-older.done
+	}
+	record, err := t.vm.Update(func(record *chain.Record) error {
+		if err := record.TakeSession(id, diskID, one.number); err != nil || !open.GetRestart() {
+			return err
+		}
+		return record.RestartPass(id, diskID, one.number)
+	})
+	if err != nil {
+		return nil, err
+	}
+	session, err := r.session(t, record, diskID)
+	if err != nil {
+		return nil, err
+	}
+	session.number = one.number
+	session.start(open.GetDigestCreditBytes())
+	t.mu.Lock()
+	t.sessions[diskID] = one
+	t.mu.Unlock()
+	return session, nil
+}
+
+func olderNumber(older *running) uint64 {
+	if older == nil {
+		return 0
+	}
+	return older.number
+}
+
+// leave says that nothing of a session runs any more.
+func (t *transfer) leave(diskID string, one *running) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.sessions[diskID] == one {
+		delete(t.sessions, diskID)
+	}
+	close(one.done)
+}
+
+// session is a session on a disk as the record has it.
+func (r *Receiver) session(t *transfer, record chain.Record, diskID string) (*session, error) {
+	opened, err := t.vm.Disk(diskID)
+	if err != nil {
+		return nil, err
+	}
+	d := record.Disk(diskID)
+	geometry, err := blockdiff.NewGeometry(d.SizeBytes)
+	if err != nil {
+		return nil, err
+	}
+	prover, err := blockdiff.NewProver(record.Transfer.Proof)
+	if err != nil {
+		return nil, err
+	}
+	s := &session{
+		vm: t.vm, diskID: diskID, transfer: record.Transfer.ID, kind: record.Transfer.Kind,
+		limits: r.Limits, space: r.Space,
+		view: opened.View(), base: opened.Base(), target: opened.Top(),
+		geometry: geometry, prover: prover, cursor: *record.Cursor(diskID),
+	}
+	if top := len(d.Layers) - 1; top >= 0 && d.Layers[top].State == chain.Receiving && d.Base.Device == "" {
+		s.balloon = chain.BalloonFile(d.Layers[top].File)
+	}
+	return s, nil
+}

@@ -1,0 +1,272 @@
+package receive
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"vmreplica/agent-replica/chain"
+	"vmreplica/agent-replica/storage"
+	"vmreplica/internal/failure"
+	"vmreplica/internal/replication"
+	vmreplicav1 "vmreplica/proto/vmreplica/v1"
+)
+
+// Space holds the room of merges.
+type Space interface {
+	Balloon(file string) *storage.Balloon
+}
+
+// Gate admits a primary's call; the front of the agent has it.
+type Gate interface {
+	Admit(ctx context.Context, named *vmreplicav1.Relationship) (chain.Record, error)
+}
+
+// Config is what a Receiver works on.
+type Config struct {
+	Registry *chain.Registry
+	Space    Space
+	Gate     Gate
+	// CheckRoom refuses a transfer that the entry's quota does not allow to go on; nil when there are no quotas.
+	CheckRoom func(record chain.Record) error
+	Log       *slog.Logger
+	Limits    Limits
+}
+
+// Receiver serves the transfers of all VMs. Its methods may be called concurrently.
+type Receiver struct {
+	Config
+
+	mu sync.Mutex
+	// transfers are the VMs whose disks are open for a transfer, by name.
+	transfers map[string]*transfer
+	closed    bool
+}
+
+// transfer is a VM whose disks are open and held for its transfer.
+type transfer struct {
+	vm      *chain.VM
+	release func()
+
+	// changing is held by whoever begins, commits or aborts the transfer, or takes a session.
+	changing sync.Mutex
+	// sessions are the streams that run, by disk; guarded by mu.
+	mu       sync.Mutex
+	sessions map[string]*running
+}
+
+// running is a session's end: stop asks for it, done is closed when nothing of it runs.
+type running struct {
+	number uint64
+	stop   context.CancelCauseFunc
+	done   chan struct{}
+}
+
+// New makes a Receiver that holds nothing.
+func New(config Config) *Receiver {
+	return &Receiver{Config: config, transfers: map[string]*transfer{}}
+}
+
+// open opens the VM's disks and holds them for a transfer, or finds them open.
+func (r *Receiver) open(vmName string) (*transfer, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return nil, failure.New(failure.Unreachable, failure.ReasonShuttingDown, "the replica agent is shutting down").
+			On(vmName, "")
+	}
+	if t := r.transfers[vmName]; t != nil {
+		return t, nil
+	}
+	vm := r.Registry.VM(vmName)
+	unhold, err := vm.Hold(chain.ToTransfer)
+	if err != nil {
+		return nil, err
+	}
+	if err := vm.Acquire(); err != nil {
+		unhold()
+		return nil, err
+	}
+	t := &transfer{vm: vm, sessions: map[string]*running{}}
+	t.release = func() {
+		if err := vm.Release(); err != nil {
+			r.Log.Error("close the disks after a transfer", "vm", vmName, "error", err)
+		}
+		unhold()
+	}
+	r.transfers[vmName] = t
+	return t, nil
+}
+
+// drop gives the VM's disks back. Its sessions have ended.
+func (r *Receiver) drop(vmName string) {
+	r.mu.Lock()
+	t := r.transfers[vmName]
+	delete(r.transfers, vmName)
+	r.mu.Unlock()
+	if t != nil {
+		t.release()
+	}
+}
+
+// End stops a VM's streams and gives its disks back. The transfer stays open in its record.
+func (r *Receiver) End(vmName string) {
+	r.end(vmName, failure.New(failure.Conflict, failure.ReasonWrongState, "the transfer was ended"))
+}
+
+func (r *Receiver) end(vmName string, cause *failure.Error) {
+	r.mu.Lock()
+	t := r.transfers[vmName]
+	r.mu.Unlock()
+	if t == nil {
+		return
+	}
+	t.changing.Lock()
+	defer t.changing.Unlock()
+	t.stopAll(cause.On(vmName, ""))
+	r.drop(vmName)
+}
+
+// Close ends every stream and gives all disks back; nothing is served afterwards.
+func (r *Receiver) Close() {
+	r.mu.Lock()
+	r.closed = true
+	names := make([]string, 0, len(r.transfers))
+	for name := range r.transfers {
+		names = append(names, name)
+	}
+	r.mu.Unlock()
+	for _, name := range names {
+		r.End(name)
+	}
+}
+
+// stopAll stops the sessions and waits for them.
+func (t *transfer) stopAll(cause error) {
+	t.mu.Lock()
+	var all []*running
+	for _, one := range t.sessions {
+		all = append(all, one)
+	}
+	t.mu.Unlock()
+	for _, one := range all {
+		one.stop(cause)
+		<-one.done
+	}
+}
+
+// awaitAll waits until the sessions have ended by themselves, as those that have finished do; CONFLICT when one
+// still runs after a while.
+func (t *transfer) awaitAll(ctx context.Context, atMost time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, atMost)
+	defer cancel()
+	t.mu.Lock()
+	var all []*running
+	for _, one := range t.sessions {
+		all = append(all, one)
+	}
+	t.mu.Unlock()
+	for _, one := range all {
+		select {
+		case <-one.done:
+		case <-ctx.Done():
+			return failure.New(failure.Conflict, failure.ReasonWrongState, "a stream of the transfer is still running").
+				On(t.vm.Name(), "")
+		}
+	}
+	return nil
+}
+
+// BeginTransfer opens a transfer or finds it again. The call is admitted.
+func (r *Receiver) BeginTransfer(_ context.Context, request *vmreplicav1.BeginTransferRequest,
+) (*vmreplicav1.BeginTransferResponse, error) {
+	begin, err := beginOf(request)
+	vmName := request.GetRelationship().GetVm()
+	if err != nil {
+		return nil, failure.Locate(err, vmName, "")
+	}
+	t, err := r.open(vmName)
+	if err != nil {
+		return nil, err
+	}
+	t.changing.Lock()
+	defer t.changing.Unlock()
+	record, err := t.vm.Record()
+	if err != nil {
+		return nil, err
+	}
+	if err := r.checkRoom(record); err != nil {
+		return nil, err
+	}
+	if record.Transfer != nil && record.Transfer.ID != begin.Transfer && begin.Restart {
+		t.stopAll(failure.New(failure.Conflict, failure.ReasonStaleSession, "the transfer was discarded").On(vmName, ""))
+	}
+	record, err = t.vm.Begin(begin)
+	if err != nil {
+		return nil, err
+	}
+	if err := t.vm.Clean(); err != nil {
+		r.Log.Warn("delete what a discarded transfer left", "vm", vmName, "error", err)
+	}
+	return cursorsOf(record, begin)
+}
+
+func (r *Receiver) checkRoom(record chain.Record) error {
+	if r.CheckRoom == nil {
+		return nil
+	}
+	return r.CheckRoom(record)
+}
+
+// CommitTransfer commits an open transfer whose streams have ended. The call is admitted.
+func (r *Receiver) CommitTransfer(ctx context.Context, request *vmreplicav1.CommitTransferRequest,
+) (*vmreplicav1.CommitTransferResponse, error) {
+	commit, err := commitOf(request)
+	vmName := request.GetRelationship().GetVm()
+	if err != nil {
+		return nil, failure.Locate(err, vmName, "")
+	}
+	t, err := r.open(vmName)
+	if err != nil {
+		return nil, err
+	}
+	t.changing.Lock()
+	defer t.changing.Unlock()
+	if err := t.awaitAll(ctx, commitWait); err != nil {
+		return nil, err
+	}
+	record, err := t.vm.Commit(commit)
+	if err != nil {
+		return nil, err
+	}
+	r.drop(vmName)
+	return &vmreplicav1.CommitTransferResponse{
+		Lineage: string(record.Lineage), Cut: string(record.Cut), MergePending: record.LayersToMerge() > 0,
+	}, nil
+}
+
+// commitWait is how long a commit waits for streams that have finished to end.
+const commitWait = 10 * time.Second
+
+// AbortTransfer discards an open transfer. The call is admitted.
+func (r *Receiver) AbortTransfer(_ context.Context, request *vmreplicav1.AbortTransferRequest,
+) (*vmreplicav1.AbortTransferResponse, error) {
+	vmName := request.GetRelationship().GetVm()
+	id := replication.ID(request.GetTransfer())
+	vm := r.Registry.VM(vmName)
+	record, err := vm.Record()
+	if err != nil {
+		return nil, err
+	}
+	if record.Transfer != nil && record.Transfer.ID == id {
+		r.end(vmName, failure.New(failure.Cancelled, failure.ReasonStaleSession, "the transfer was aborted"))
+	}
+	if _, err := vm.Abort(id); err != nil {
+		return nil, err
+	}
+	if err := vm.Clean(); err != nil {
+		r.Log.Warn("delete what an aborted transfer left", "vm", vmName, "error", err)
+	}
+	return &vmreplicav1.AbortTransferResponse{}, nil
+}
