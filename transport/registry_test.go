@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"crypto/x509"
 	"errors"
 	"net"
 	"testing"
@@ -69,6 +70,25 @@ func TestAClosedConnectionLeavesAndItsTimerStops(t *testing.T) {
 			t.Error("an examination under way starts the timer anew")
 		}
 	})
+}
+
+func TestAChainEndsWithItsFirstCertificateAndThePeerWithItsLastChain(t *testing.T) {
+	until := func(hours ...int) (chain []*x509.Certificate) {
+		for _, h := range hours {
+			chain = append(chain, &x509.Certificate{NotAfter: time.Unix(int64(h)*3600, 0)})
+		}
+		return chain
+	}
+	for want, chains := range map[int64][][]*x509.Certificate{
+		3: {until(3, 5, 9)},
+		2: {until(8, 2, 9)},
+		4: {until(8, 9, 4), until(8, 1)},
+		6: {until(8, 1), until(8, 6)},
+	} {
+		if got := chainEnd(chains).Unix(); got != want*3600 {
+			t.Errorf("ends after %d hours, want %d", got/3600, want)
+		}
+	}
 }
 
 func TestASocketClosedBelowIsForgotten(t *testing.T) {

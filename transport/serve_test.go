@@ -223,6 +223,30 @@ func TestHealthIsTheCallersToSet(t *testing.T) {
 	}
 }
 
+func TestAServersOwnStopWaitsForItsHandlers(t *testing.T) {
+	ours := newPKI(t, "")
+	running, ended := make(chan struct{}), make(chan struct{})
+	service := &transferServer{transfer: func(stream transferStream) error {
+		close(running)
+		<-stream.Context().Done()
+		time.Sleep(50 * time.Millisecond)
+		close(ended)
+		return nil
+	}}
+	server := transport.NewServer(transport.ServerConfig{
+		Credentials: ours.load(transport.RoleReplica, "r"), Log: discard()})
+	vmreplicav1.RegisterTransferServiceServer(server, service)
+	client := dial(t, start(t, server), transport.DialConfig{Credentials: ours.load(transport.RolePrimary, "p")})
+	openStream(t, client)
+	receiveWithin(t, 10*time.Second, running, "the call")
+	server.Stop()
+	select {
+	case <-ended:
+	default:
+		t.Error("a handler runs after Stop")
+	}
+}
+
 func TestStopLetsCallsEndAndThenCancelsThem(t *testing.T) {
 	ours := newPKI(t, "")
 	for sentence, bound := range map[string]time.Duration{"ends by itself": time.Minute, "is cancelled": 50 * time.Millisecond} {

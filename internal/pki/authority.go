@@ -33,11 +33,19 @@ func Init(directory, trustDomain string) (Authority, error) {
 			"trust domain %q is not allowed", trustDomain).
 			Try("Use lower-case letters, digits, '.', '_' or '-', beginning and ending with a letter or digit.")
 	}
-	dir, err := openDir(directory, true)
+	if err := makeDir(directory); err != nil {
+		return Authority{}, err
+	}
+	dir, err := openDir(directory)
 	if err != nil {
 		return Authority{}, err
 	}
 	defer dir.Close()
+	return initIn(dir, trustDomain)
+}
+
+// initIn makes the authority: the key, then the certificate, which is what makes it one.
+func initIn(dir durable.Dir, trustDomain string) (Authority, error) {
 	if existing, err := readFile(dir, authorityFile); err != nil {
 		return Authority{}, err
 	} else if existing != nil {

@@ -40,11 +40,15 @@ func Issue(directory, role, name string, hosts []string) (Certificate, error) {
 	if err != nil {
 		return Certificate{}, err
 	}
-	dir, err := openDir(directory, false)
+	dir, err := openDir(directory)
 	if err != nil {
 		return Certificate{}, err
 	}
 	defer dir.Close()
+	return issueIn(dir, role, name, names)
+}
+
+func issueIn(dir durable.Dir, role, name string, names hostNames) (Certificate, error) {
 	authority, err := openSigner(dir)
 	if err != nil {
 		return Certificate{}, err

@@ -23,6 +23,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"regexp"
 	"time"
 
@@ -98,13 +99,29 @@ func decodeCertificate(text []byte) (*x509.Certificate, error) {
 	return x509.ParseCertificate(block.Bytes)
 }
 
-// openDir opens the authority's directory; it is made, readable by its owner alone, where create says so.
-func openDir(path string, create bool) (durable.Dir, error) {
-	if create {
-		if err := os.MkdirAll(path, 0o700); err != nil {
-			return nil, fileFailure(err, "make the directory of the authority")
-		}
+// makeDir makes the authority's directory, readable by its owner alone, and durably, as what will be in it.
+func makeDir(path string) error {
+	absolute, err := filepath.Abs(path)
+	if err != nil {
+		return fileFailure(err, "find the directory of the authority")
 	}
+	above, base := filepath.Split(absolute)
+	if err := os.MkdirAll(above, 0o700); err != nil {
+		return fileFailure(err, "make the directory above the authority's")
+	}
+	parent, err := durable.OpenDir(above)
+	if err != nil {
+		return fileFailure(err, "open the directory above the authority's")
+	}
+	defer parent.Close()
+	if err := parent.Mkdir(base); err != nil {
+		return fileFailure(err, "make the directory of the authority")
+	}
+	return nil
+}
+
+// openDir opens the authority's directory.
+func openDir(path string) (durable.Dir, error) {
 	dir, err := durable.OpenDir(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, noAuthority(path)
