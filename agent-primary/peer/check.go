@@ -2,19 +2,14 @@ package peer
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"time"
 
-	"google.golang.org/grpc"
-	grpcpeer "google.golang.org/grpc/peer"
-
 	"vmreplica/agent-primary/relationship"
-	"vmreplica/internal/api"
 	"vmreplica/internal/failure"
 	"vmreplica/transport"
-
-	vmreplicav1 "vmreplica/proto/vmreplica/v1"
 )
 
 // Bounds of a connection test: one step, and how far two clocks may be apart.
@@ -38,7 +33,8 @@ type test struct {
 	config     Config
 	address    string
 	host, port string
-	identity   transport.Identity
+	server     transport.Identity
+	roleErr    error
 	hello      relationship.Hello
 	helloErr   error
 	checks     []Check
@@ -106,43 +102,47 @@ func (t *test) tcp(ctx context.Context) (string, *failure.Error) {
 	return "connected to " + reached, nil
 }
 
-// tls makes the connection and asks for Hello on it; the later steps look at what was answered.
+// tls shakes hands; who answered is looked at in the next step.
 func (t *test) tls(ctx context.Context) (string, *failure.Error) {
-	conn, err := t.config.Probe(t.address)
+	probed, err := t.config.Probe(ctx, t.address)
+	var failedAt *transport.ProbeError
+	if errors.As(err, &failedAt) && failedAt.Step == transport.StepRole {
+		t.roleErr = failedAt.Err
+		return "both sides believe each other's certificate", nil
+	}
 	if err != nil {
-		return t.failed("", "%w", err)
-	}
-	defer conn.Close()
-	var other grpcpeer.Peer
-	sent := time.Now()
-	answer, err := vmreplicav1.NewTransferServiceClient(conn).Hello(ctx, t.config.helloRequest(), grpc.Peer(&other))
-	info, secured := other.AuthInfo.(transport.AuthInfo)
-	if !secured {
 		return t.failed("Compare both agents' tls.crt and ca.crt: same authority, not expired, and the host "+
-			t.host+" in the replica's certificate.", "no secure connection: %w", api.FromCall(ctx, err))
+			t.host+" in the replica's certificate.", "no secure connection: %w", err)
 	}
-	t.identity, t.helloErr = info.Identity, api.FromCall(ctx, err)
-	if err == nil {
-		t.hello, t.helloErr = readHello(answer, &other, sent, time.Now())
-	}
-	return "the certificate is " + t.identity.String(), nil
+	t.server = probed.Server
+	return fmt.Sprintf("the certificate is %s, good until %s", probed.Server, probed.NotAfter.UTC().Format(time.DateOnly)), nil
 }
 
 func (t *test) role(context.Context) (string, *failure.Error) {
-	if t.identity.Role != transport.RoleReplica {
-		return t.failed("Give the address of an agent-replica.", "the other side is a %s, not a replica", t.identity.Role)
+	if t.roleErr != nil {
+		return t.failed("Give the address of an agent-replica.", "%w", t.roleErr)
 	}
-	return "it is the replica " + t.identity.Name, nil
+	return "it is the replica " + t.server.Name, nil
 }
 
-func (t *test) entry(context.Context) (string, *failure.Error) {
-	refused := t.helloErr != nil && failure.Find(t.helloErr).Class == failure.Denied
-	if refused || t.helloErr == nil && t.hello.Authorization == "" {
+// entry asks for Hello; the later steps look at what was answered.
+func (t *test) entry(ctx context.Context) (string, *failure.Error) {
+	replica := newReplica(t.address, t.config)
+	t.hello, t.helloErr = replica.hello(ctx)
+	if err := replica.close(); err != nil {
+		return t.failed("", "close the connection: %w", err)
+	}
+	found := &failure.Error{}
+	if t.helloErr != nil {
+		found = failure.Find(t.helloErr)
+	}
+	switch {
+	case found.Class == failure.Denied || t.helloErr == nil && t.hello.Authorization == "":
 		return t.failed("On the replica: vmreplica authorize NAME, with this primary's name.",
 			"the replica has no authorization entry for this primary")
-	}
-	if t.helloErr != nil && failure.Find(t.helloErr).Class != failure.Unsupported {
-		found := failure.Find(t.helloErr)
+	case found.Class == failure.Unsupported: // the next step says so
+		return "the replica answers", nil
+	case t.helloErr != nil:
 		return "", found
 	}
 	return "admitted by the entry " + t.hello.Authorization, nil

@@ -42,8 +42,8 @@ const (
 type Config struct {
 	// Dial prepares a connection to host:port whose other end must be a replica.
 	Dial func(address string) (*grpc.ClientConn, error)
-	// Probe prepares one whose other end may be any agent, for Test.
-	Probe func(address string) (*grpc.ClientConn, error)
+	// Probe goes the way to host:port as Dial would, for Test.
+	Probe func(ctx context.Context, address string) (transport.Probed, error)
 	// AgentVersion is told to the replica.
 	AgentVersion string
 	// Speeds are how fast one core computes each proof, in bytes a second.

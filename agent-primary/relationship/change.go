@@ -1,0 +1,121 @@
+package relationship
+
+import (
+	"maps"
+	"time"
+
+	"vmreplica/agent-primary/resync"
+	"vmreplica/internal/failure"
+	"vmreplica/internal/replication"
+)
+
+// maxReason bounds the operator's reason for a suspension, in bytes.
+const maxReason = 256
+
+// suspend stops what is done for the VM; a running resync keeps its position. Repeating it changes the reason.
+func (r Record) suspend(now time.Time, reason string, figures []resync.Figures) (Record, []Fact, error) {
+	if err := r.mayChange(); err != nil {
+		return r, nil, err
+	}
+	if len(reason) > maxReason {
+		return r, nil, failure.New(failure.Invalid, failure.ReasonInvalidArgument, "the reason is longer than %d bytes", maxReason)
+	}
+	r = r.clone()
+	since := now
+	if r.Suspension != nil {
+		since = r.Suspension.Time
+	}
+	r.Suspension = &Suspension{Reason: reason, Time: since}
+	if active := r.Active(); active != nil && active.State != replication.ResyncMerging {
+		r.saveFigures(figures)
+	}
+	return r, []Fact{suspended(r)}, nil
+}
+
+// resume lets a suspended VM's replication go on; one that is not suspended is left as it is.
+func (r Record) resume() (Record, []Fact, error) {
+	if err := r.mayChange(); err != nil {
+		return r, nil, err
+	}
+	if r.Suspension == nil {
+		return r, nil, nil
+	}
+	r = r.clone()
+	r.Suspension = nil
+	if active := r.Active(); active != nil {
+		r.Resync.InRow = 0
+	}
+	return r, []Fact{resumed(r)}, nil
+}
+
+// resynchronize is resume and the start of a resync at a time, unless one is there already.
+func (r Record) resynchronize(now, at time.Time) (Record, []Fact, error) {
+	r, facts, err := r.resume()
+	if err != nil || r.Active() != nil {
+		return r, facts, err
+	}
+	kind := replication.KindResync
+	if r.State() == replication.ReadyForInitialReplication {
+		kind = replication.KindInitial
+	}
+	r, started, err := r.start(now, Start{Kind: kind, Time: at})
+	return r, append(facts, started...), err
+}
+
+// modified says that a disk's image is not the proven one any more.
+func (r Record) modified(now time.Time, disk, evidence string) (Record, []Fact, error) {
+	return r.require(now, replication.CauseImageModified, disk, evidence)
+}
+
+// mismatched says that the replica's record, or its files, are not what was acked.
+func (r Record) mismatched(now time.Time, disk, evidence string) (Record, []Fact, error) {
+	return r.require(now, replication.CauseReplicaRecordMismatch, disk, evidence)
+}
+
+// require sets a cause; the first one stays.
+func (r Record) require(now time.Time, cause replication.Cause, disk, evidence string) (Record, []Fact, error) {
+	if r.Cause != replication.CauseNone {
+		return r, nil, nil
+	}
+	r = r.clone()
+	r.setCause(now, cause, disk, evidence)
+	return r, []Fact{resyncRequired(r)}, nil
+}
+
+func (r *Record) setCause(now time.Time, cause replication.Cause, disk, evidence string) {
+	r.Cause, r.CauseDisk, r.Evidence, r.CauseTime = cause, disk, evidence, now
+}
+
+func (r *Record) clearCause() { r.setCause(time.Time{}, replication.CauseNone, "", "") }
+
+// Update changes what was asked; nil and empty fields stay.
+type Update struct {
+	// Revision is the one that the caller has seen; 0 for any.
+	Revision uint64
+	// Labels replace the present ones unless nil.
+	Labels map[string]string
+	// ReplicaAddress is where the replica is from now on; empty for where it is.
+	ReplicaAddress string
+}
+
+func (r Record) update(asked Update) (Record, []Fact, error) {
+	if asked.Revision != 0 && asked.Revision != r.Revision {
+		return r, nil, failure.New(failure.Conflict, failure.ReasonWrongState, "it was changed since it was read").
+			Try("Read it again and repeat the change.")
+	}
+	r = r.clone()
+	if asked.Labels != nil {
+		r.Labels = maps.Clone(asked.Labels)
+	}
+	if asked.ReplicaAddress != "" {
+		r.Spec.ReplicaAddress = asked.ReplicaAddress
+	}
+	r.Revision++
+	return r, []Fact{settingsChanged(r)}, nil
+}
+
+func (r Record) resetStatistics(now time.Time) (Record, []Fact, error) {
+	r = r.clone()
+	r.Statistics = Statistics{StartTime: now}
+	return r, nil, nil
+}

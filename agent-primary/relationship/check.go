@@ -1,0 +1,65 @@
+package relationship
+
+import (
+	"context"
+	"time"
+
+	"vmreplica/internal/failure"
+)
+
+// check looks whether the images are still those that were proven, and from time to time whether the replica
+// still has what it acknowledged. It opens nothing and locks nothing.
+func (w *worker) check(ctx context.Context) error {
+	record := w.owner.record()
+	missing := map[string]*failure.Error{}
+	for _, disk := range record.Disks {
+		stamp, err := w.owner.config.Images.Stamp(disk.Path)
+		if err != nil {
+			missing[disk.ID] = failure.Find(err)
+			continue
+		}
+		if difference := disk.Stamp.Difference(stamp); difference != "" {
+			evidence := "the image " + disk.Path + " changed: " + difference
+			_, err := w.apply(ctx, func(r Record) (Record, []Fact, error) { return r.modified(now(), disk.ID, evidence) })
+			return err
+		}
+	}
+	w.owner.live.change(func(l *Live) { l.Missing = missing })
+	return w.checkReplica(ctx, record)
+}
+
+// checkReplica asks for the replica's record when the last answer is old, or did not come.
+func (w *worker) checkReplica(ctx context.Context, record Record) error {
+	if time.Since(w.owner.reconciled()) < w.owner.config.ReconcileInterval {
+		return nil
+	}
+	position, err := w.replica.Reconcile(ctx)
+	if hasClass(err, failure.NotFound) {
+		position, err = Position{}, nil // judged by what it lacks
+	}
+	if err != nil {
+		w.inTrouble(err)
+		return nil
+	}
+	w.owner.live.change(func(l *Live) { l.Trouble, l.Attempts, l.reconciled = nil, 0, time.Now() })
+	verdict, disk, evidence := judge(record, position)
+	if verdict == inStep {
+		return nil
+	}
+	_, err = w.apply(ctx, func(r Record) (Record, []Fact, error) { return r.mismatched(now(), disk, evidence) })
+	return err
+}
+
+// inTrouble shows why the replica did not answer, since when.
+func (w *worker) inTrouble(err error) {
+	if w.stopped() {
+		return
+	}
+	w.owner.live.change(func(l *Live) {
+		if l.Trouble == nil {
+			l.TroubleSince = time.Now()
+		}
+		l.Trouble, l.reconciled = failure.Find(err), time.Time{}
+		l.Attempts++
+	})
+}

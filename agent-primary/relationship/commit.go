@@ -1,0 +1,127 @@
+package relationship
+
+import (
+	"fmt"
+	"time"
+
+	"vmreplica/agent-primary/resync"
+	"vmreplica/internal/failure"
+	"vmreplica/internal/replication"
+)
+
+// commit mints what the commit would establish. From here the replica decides.
+func (r Record) commit(now time.Time, outcome resync.Outcome, figures []resync.Figures) (Record, []Fact, error) {
+	if !outcome.Equal() || len(outcome.Disks) != len(r.Disks) {
+		return r, nil, failure.New(failure.Corrupt, failure.ReasonProofFailed, "the replica does not hold what was compared")
+	}
+	r, err := r.advance(replication.ResyncCommitting)
+	if err != nil {
+		return r, nil, err
+	}
+	if r.Resync.Root, err = r.outcome(now, outcome, figures); err != nil {
+		return r, nil, err
+	}
+	r.Resync.Reason = ""
+	r.Resync.Lineage, r.Resync.Cut = replication.NewID(), replication.NewID()
+	return r, nil, nil
+}
+
+// committed takes what the replica has committed for acked. This alone leads to Replicating.
+func (r Record) committed(now time.Time) (Record, []Fact, error) {
+	r, err := r.advance(replication.ResyncCommitted)
+	if err != nil {
+		return r, nil, err
+	}
+	s := r.Resync
+	s.CommitTime, s.Reason = now, ""
+	r.Lineage, r.Cut = s.Lineage, s.Cut
+	r.ProvenTime, r.ProvenRoot = now, s.Root
+	r.LastSynchronized, r.LastDuration = now, now.Sub(s.StartTime)
+	r.clearCause()
+	r.Statistics.Completed++
+	for i, disk := range s.Disks {
+		r.Disks[i].Stamp, r.Disks[i].Root = disk.Cut.Stamp, disk.Root.String()
+		r.countWire(disk)
+	}
+	return r, []Fact{resyncCommitted(r)}, nil
+}
+
+func (r *Record) countWire(disk ResyncDisk) {
+	r.Statistics.SentBytes += disk.Figures.WireBytesSent
+	r.Statistics.ReceivedBytes += disk.Figures.WireBytesReceived
+}
+
+// merging notes that the replica merges what was committed.
+func (r Record) merging() (Record, []Fact, error) {
+	r, err := r.advance(replication.ResyncMerging)
+	return r, nil, err
+}
+
+// done ends a resync whose merge is done.
+func (r Record) done(now time.Time) (Record, []Fact, error) {
+	r, err := r.advance(replication.ResyncDone)
+	if err != nil {
+		return r, nil, err
+	}
+	blocks, bytes := r.Resync.differing()
+	return r.ended(now, "", fmt.Sprintf("proven equal; %d blocks differed, %d bytes were sent for them", blocks, bytes))
+}
+
+// verified ends a verify: equal renews the proof, differing is a cause.
+func (r Record) verified(now time.Time, outcome resync.Outcome, figures []resync.Figures) (Record, []Fact, error) {
+	to := replication.ResyncDone
+	if !outcome.Equal() {
+		to = replication.ResyncFailed
+	}
+	r, err := r.advance(to)
+	if err != nil {
+		return r, nil, err
+	}
+	root, err := r.outcome(now, outcome, figures)
+	if err != nil {
+		return r, nil, err
+	}
+	r.Abandoned = append(r.Abandoned, r.Resync.Transfer)
+	for _, disk := range r.Resync.Disks {
+		r.countWire(disk)
+	}
+	if outcome.Equal() {
+		r.Resync.Root, r.ProvenRoot, r.ProvenTime = root, root, now
+		r.Statistics.Completed++
+		return r.ended(now, "", "equal")
+	}
+	blocks, bytes := r.Resync.differing()
+	result := fmt.Sprintf("the replica differs: %d blocks, %d bytes", blocks, bytes)
+	r.Statistics.Failed++
+	r.setCause(now, replication.CauseProofFailed, r.Resync.firstDiffering(), "a verify found that "+result)
+	r, facts, err := r.ended(now, failure.ReasonProofFailed, result)
+	return r, append(facts, resyncRequired(r)), err
+}
+
+// differing sums what was found to differ.
+func (s *Resync) differing() (blocks, bytes int64) {
+	for _, disk := range s.Disks {
+		blocks += disk.Figures.BlocksDiffering
+		bytes += disk.Figures.BytesDiffering
+	}
+	return blocks, bytes
+}
+
+func (s *Resync) firstDiffering() string {
+	for _, disk := range s.Disks {
+		if disk.Root != disk.ReplicaRoot {
+			return disk.ID
+		}
+	}
+	return ""
+}
+
+// ended completes a resync that has just reached its last state.
+func (r Record) ended(now time.Time, reason, result string) (Record, []Fact, error) {
+	r.Resync.EndTime, r.Resync.Reason, r.Resync.Result = now, reason, result
+	facts := make([]Fact, 0, len(r.Resync.Disks))
+	for i := range r.Resync.Disks {
+		facts = append(facts, resyncFinished(r, i))
+	}
+	return r, facts, nil
+}

@@ -1,0 +1,214 @@
+package relationship
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"vmreplica/agent-primary/tracking"
+	"vmreplica/internal/failure"
+	"vmreplica/internal/replication"
+	"vmreplica/internal/state"
+)
+
+// Create asks for a relationship.
+type Create struct {
+	Name   string
+	Labels map[string]string
+	Spec   replication.Spec
+	// ValidateOnly checks everything that can be checked and creates nothing.
+	ValidateOnly bool
+}
+
+// Create makes a relationship and prepares its replica; nothing is copied. One that exists with the same spec and
+// labels is answered as it is. A creation that was cut short goes on when it is repeated.
+func (m *Manager) Create(ctx context.Context, asked Create) (View, error) {
+	if err := replication.CheckName("VM", asked.Name); err != nil {
+		return View{}, err
+	}
+	release, err := m.reserve(asked.Name)
+	if err != nil {
+		return View{}, err
+	}
+	defer release()
+	view, err := m.create(ctx, asked)
+	return view, failure.Locate(err, asked.Name, "")
+}
+
+func (m *Manager) create(ctx context.Context, asked Create) (View, error) {
+	existing, err := m.owner(asked.Name)
+	known := err == nil
+	if known {
+		if err := sameAs(existing.record(), asked); err != nil {
+			return View{}, err
+		}
+		if existing.record().Prepared {
+			return existing.view(), nil
+		}
+	}
+	record, err := m.draft(asked)
+	if err != nil {
+		return View{}, err
+	}
+	if known {
+		record.UID = existing.record().UID
+	}
+	replica, err := m.greet(ctx, &record)
+	if err != nil {
+		return View{}, err
+	}
+	if asked.ValidateOnly {
+		_, err := replica.Prepare(ctx, record.preparation(true))
+		return View{Record: record, State: replication.ReadyForInitialReplication}, err
+	}
+	if !known {
+		if existing, err = m.reserveRecord(ctx, record); err != nil {
+			return View{}, err
+		}
+	}
+	return m.prepare(ctx, existing, replica, record)
+}
+
+// sameAs refuses to enable a VM that is replicated otherwise, naming what differs.
+func sameAs(r Record, asked Create) error {
+	difference := ""
+	switch {
+	case r.Spec.ReplicaAddress != asked.Spec.ReplicaAddress:
+		difference = fmt.Sprintf("its replica is %s, not %s", r.Spec.ReplicaAddress, asked.Spec.ReplicaAddress)
+	case r.Spec.UseExisting != asked.Spec.UseExisting:
+		difference = fmt.Sprintf("using existing files is %t, not %t", r.Spec.UseExisting, asked.Spec.UseExisting)
+	case !slices.Equal(r.Spec.Disks, asked.Spec.Disks):
+		difference = fmt.Sprintf("its disks are %s, not %s", describe(r.Spec.Disks), describe(asked.Spec.Disks))
+	case !maps.Equal(r.Labels, asked.Labels):
+		difference = fmt.Sprintf("its labels are %v, not %v", r.Labels, asked.Labels)
+	default:
+		return nil
+	}
+	return failure.New(failure.Exists, failure.ReasonAlreadyExists, "it is replicated already, and %s", difference).
+		Try("Change it with vmreplica set %s, or end it with vmreplica remove %s", r.Name, r.Name)
+}
+
+func describe(disks []replication.DiskSpec) string {
+	var text []string
+	for _, disk := range disks {
+		text = append(text, disk.ID+"="+disk.Path)
+	}
+	return fmt.Sprint(text)
+}
+
+// draft is the record to be, with what the images say of themselves.
+func (m *Manager) draft(asked Create) (Record, error) {
+	record := Record{
+		Name: asked.Name, UID: replication.NewID(), Revision: 1, Labels: asked.Labels, Spec: asked.Spec,
+		CreateTime: now(), Term: 1, Statistics: Statistics{StartTime: now()},
+	}
+	for _, spec := range asked.Spec.Disks {
+		if err := m.unclaimed(asked.Name, spec); err != nil {
+			return record, err
+		}
+		disk, err := m.look(spec)
+		if err != nil {
+			return record, err
+		}
+		record.Disks = append(record.Disks, disk)
+	}
+	return record, nil
+}
+
+// unclaimed refuses an image that another VM has.
+func (m *Manager) unclaimed(vm string, spec replication.DiskSpec) error {
+	for _, o := range m.all() {
+		other := o.record()
+		if other.Name == vm {
+			continue
+		}
+		for _, disk := range other.Spec.Disks {
+			if disk.Path == spec.Path {
+				return failure.New(failure.Exists, failure.ReasonAlreadyExists,
+					"the image %s is disk %s of virtual machine %s already", spec.Path, disk.ID, other.Name).On("", spec.ID)
+			}
+		}
+	}
+	return nil
+}
+
+// look opens an image briefly, for its size, its sectors and its locks.
+func (m *Manager) look(spec replication.DiskSpec) (Disk, error) {
+	source, err := tracking.OpenCold(m.config.Images, spec)
+	if err != nil {
+		return Disk{}, err
+	}
+	disk := Disk{
+		ID: spec.ID, Path: spec.Path, Format: spec.Format,
+		SizeBytes: source.Size(), LogicalSectorSize: source.LogicalSectorSize(),
+	}
+	return disk, failure.Locate(source.Close(), "", spec.ID)
+}
+
+// greet connects to the replica and makes sure that it admits us.
+func (m *Manager) greet(ctx context.Context, record *Record) (Replica, error) {
+	replica := m.config.Replicas.At(record.Spec.ReplicaAddress, record.identity())
+	hello, err := replica.Hello(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if hello.Authorization == "" {
+		return nil, failure.New(failure.Denied, failure.ReasonNotAuthorized, "the replica %s has no authorization entry for this primary",
+			record.Spec.ReplicaAddress).Try("On the replica: vmreplica authorize NAME, with this primary's name.")
+	}
+	record.ReplicaName = hello.Name
+	return replica, nil
+}
+
+func (r Record) identity() Identity { return Identity{VM: r.Name, UID: r.UID, Term: r.Term} }
+
+func (r Record) preparation(validateOnly bool) Preparation {
+	return Preparation{Disks: r.geometry(), UseExisting: r.Spec.UseExisting, ValidateOnly: validateOnly}
+}
+
+// reserveRecord keeps the record before the replica is asked for anything, so that what the replica does is never
+// done for a uid that nobody remembers.
+func (m *Manager) reserveRecord(ctx context.Context, record Record) (*owner, error) {
+	if err := m.config.Store.Update(func(tx state.Tx) error { return save(tx, record) }); err != nil {
+		return nil, err
+	}
+	if err := m.adopt(ctx, record); err != nil {
+		return nil, err
+	}
+	return m.owner(record.Name)
+}
+
+// prepare has the replica make place. If it refuses for good nothing is left here; if it may have done it the
+// record stays, so that repeating the creation goes on.
+func (m *Manager) prepare(ctx context.Context, o *owner, replica Replica, record Record) (View, error) {
+	paths, err := replica.Prepare(ctx, record.preparation(false))
+	if err != nil {
+		if refused(err) {
+			err = errors.Join(err, m.forget(ctx, o, nil))
+		}
+		return View{}, err
+	}
+	for i := range record.Disks {
+		record.Disks[i].ReplicaPath = paths[i]
+	}
+	record.Prepared = true
+	_, _, err = o.apply(ctx, change{transition: func(Record) (Record, []Fact, error) {
+		return record, []Fact{created(record)}, nil
+	}})
+	if err != nil {
+		return View{}, err
+	}
+	return o.view(), nil
+}
+
+// refused says that the replica decided, and so did nothing.
+func refused(err error) bool {
+	switch failure.Find(err).Class {
+	case failure.Unreachable, failure.Internal, failure.Cancelled, failure.Corrupt:
+		return false
+	default:
+		return true
+	}
+}

@@ -1,0 +1,138 @@
+package relationship
+
+import (
+	"sync"
+	"time"
+
+	"vmreplica/agent-primary/resync"
+	"vmreplica/internal/failure"
+	"vmreplica/internal/replication"
+)
+
+// Live is what is happening at this moment; a restart forgets it.
+type Live struct {
+	Activity replication.Activity
+	// Trouble is why the present task waits to try again; nil when it does not. Attempts failed in a row since
+	// TroubleSince, and the next is made at NextAttempt.
+	Trouble      *failure.Error
+	TroubleSince time.Time
+	Attempts     int
+	NextAttempt  time.Time
+	// Waiting says that as many relationships transfer as may.
+	Waiting bool
+	// Missing are images that could not be looked at, by disk.
+	Missing map[string]*failure.Error
+	// Progress is each disk's, in the order of the record; empty when no resync has run since the start.
+	Progress []DiskProgress
+	// Merge is what the replica last told of its merge.
+	Merge []PositionDisk
+
+	// reconciled is when the replica was last found in step; zero when it did not answer.
+	reconciled time.Time
+}
+
+// DiskProgress is how far one disk's pass has come.
+type DiskProgress struct {
+	resync.Figures
+	// BytesPerSecond is the present rate of comparing.
+	BytesPerSecond int64
+}
+
+// live guards a Live and the counters behind its Progress.
+type live struct {
+	mu     sync.Mutex
+	now    Live               // without Progress; guarded by mu
+	of     replication.ID     // the resync that passes belong to; guarded by mu
+	passes []*resync.Progress // guarded by mu
+	meters []meter            // guarded by mu
+}
+
+// change alters what is happening.
+func (l *live) change(alter func(*Live)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	alter(&l.now)
+}
+
+// show is a copy of what is happening.
+func (l *live) show() Live {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	shown := l.now
+	shown.Missing = make(map[string]*failure.Error, len(l.now.Missing))
+	for disk, missing := range l.now.Missing {
+		shown.Missing[disk] = missing
+	}
+	for i, pass := range l.passes {
+		shown.Progress = append(shown.Progress, DiskProgress{
+			Figures: pass.Figures(), BytesPerSecond: l.meters[i].rate(),
+		})
+	}
+	return shown
+}
+
+// follow answers the counters of a resync's passes, those of before if it is the same resync.
+func (l *live) follow(s *Resync) []*resync.Progress {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.of != s.ID {
+		l.of, l.passes, l.meters = s.ID, nil, make([]meter, len(s.Disks))
+		for _, disk := range s.Disks {
+			pass := new(resync.Progress)
+			pass.Restore(disk.Figures)
+			l.passes = append(l.passes, pass)
+		}
+		l.now.Merge = nil
+	}
+	return l.passes
+}
+
+// figures are the counters of a resync; none when its passes have not run here.
+func (l *live) figures(of replication.ID) []resync.Figures {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.of != of {
+		return nil
+	}
+	var figures []resync.Figures
+	for _, pass := range l.passes {
+		figures = append(figures, pass.Figures())
+	}
+	return figures
+}
+
+// sample notes how far each pass is, for its rate.
+func (l *live) sample(now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i, pass := range l.passes {
+		l.meters[i].sample(now, pass.Figures().ComparedBytes)
+	}
+}
+
+// meter is a rate, smoothed over about ten seconds.
+type meter struct {
+	at       time.Time
+	value    int64
+	smoothed float64
+}
+
+// meterWeight is how much the last second counts.
+const meterWeight = 0.2
+
+func (m *meter) sample(now time.Time, value int64) {
+	elapsed := now.Sub(m.at).Seconds()
+	if !m.at.IsZero() && elapsed <= 0 {
+		return
+	}
+	if !m.at.IsZero() && value >= m.value {
+		present := float64(value-m.value) / elapsed
+		if m.smoothed == 0 {
+			m.smoothed = present
+		}
+		m.smoothed += meterWeight * (present - m.smoothed)
+	}
+	m.at, m.value = now, value
+}
+
+func (m *meter) rate() int64 { return int64(m.smoothed) }

@@ -1,0 +1,278 @@
+package relationship
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"vmreplica/agent-primary/resync"
+	"vmreplica/internal/failure"
+	"vmreplica/internal/replication"
+	"vmreplica/internal/state"
+)
+
+// errSuperseded is answered to a worker that was told to stop: what it wants to change is no longer its to change.
+var errSuperseded = errors.New("the task was superseded")
+
+// owner is the one goroutine that changes a VM's record.
+type owner struct {
+	config *Config
+	log    *slog.Logger
+	// saved is the record as it was last persisted; only the owner stores.
+	saved atomic.Pointer[Record]
+	live  live
+	// changes are the transitions asked for; ended is closed when nobody takes them any more.
+	changes chan change
+	ended   chan struct{}
+
+	// What follows is the owner's alone.
+	worker *worker
+	// version counts the changes made; notBefore holds back a task that ended and changed nothing.
+	version   uint64
+	notBefore time.Time
+	checkAt   time.Time
+	// frozen starts no task: the VM is being removed. erased ends the owner.
+	frozen, erased bool
+}
+
+// change is a transition asked for.
+type change struct {
+	// transition makes the next record; it runs within the transaction.
+	transition func(Record) (Record, []Fact, error)
+	// request makes the change happen once though it is asked for again; answer is what is kept for it.
+	request state.Request
+	answer  func(Record) []byte
+	// worker is the one that asks; nil for an operator.
+	worker *worker
+	// freeze stops the present task and starts no other; thaw ends that; erase forgets the VM.
+	freeze, thaw, erase bool
+	reply               chan<- answered
+}
+
+type answered struct {
+	record Record
+	answer []byte
+	err    error
+}
+
+func newOwner(config *Config, r Record) *owner {
+	o := &owner{
+		config: config, log: config.Log.With("vm", r.Name),
+		changes: make(chan change), ended: make(chan struct{}),
+	}
+	o.live.now.Activity = replication.Idle
+	o.saved.Store(&r)
+	return o
+}
+
+// record is the present one. It must not be changed.
+func (o *owner) record() Record { return *o.saved.Load() }
+
+// activeFigures are those of a record's active resync.
+func (o *owner) activeFigures(r Record) []resync.Figures {
+	if r.Active() == nil {
+		return nil
+	}
+	return o.live.figures(r.Active().ID)
+}
+
+// reconciled is when the replica was last found in step.
+func (o *owner) reconciled() time.Time { return o.live.show().reconciled }
+
+// apply asks the owner for a change and waits for it.
+func (o *owner) apply(ctx context.Context, c change) (Record, []byte, error) {
+	reply := make(chan answered, 1)
+	c.reply = reply
+	select {
+	case o.changes <- c:
+	case <-ctx.Done():
+		return Record{}, nil, context.Cause(ctx)
+	case <-o.ended:
+		return Record{}, nil, o.gone()
+	}
+	a := <-reply
+	return a.record, a.answer, a.err
+}
+
+func (o *owner) gone() error {
+	return failure.New(failure.Cancelled, failure.ReasonShuttingDown, "the agent is shutting down or the VM was removed").
+		On(o.record().Name, "")
+}
+
+// run is the owner's life.
+func (o *owner) run(ctx context.Context) {
+	defer close(o.ended)
+	defer o.settle()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for !o.erased {
+		timer.Reset(o.steer(ctx))
+		var done <-chan struct{}
+		if o.worker != nil {
+			done = o.worker.done
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case c := <-o.changes:
+			c.reply <- o.handle(c)
+		case <-done:
+			o.reap()
+		case <-timer.C:
+			o.live.sample(time.Now())
+		}
+	}
+}
+
+// Ticks of an owner that has work, and of one that has none.
+const (
+	busyTick = time.Second
+	idleTick = time.Hour
+)
+
+// steer stops or starts the worker so that it does what the record asks for, and answers when to look again.
+func (o *owner) steer(ctx context.Context) time.Duration {
+	now, record := time.Now(), o.record()
+	todo, wake := next(record, now, o.checkAt)
+	if o.frozen {
+		todo, wake = taskNone, time.Time{}
+	}
+	if o.worker != nil {
+		if !o.worker.is(todo, record) {
+			o.worker.cancel()
+		}
+		return busyTick
+	}
+	if todo != taskNone && now.Before(o.notBefore) {
+		return o.notBefore.Sub(now)
+	}
+	if todo != taskNone {
+		o.worker = startWorker(ctx, o, todo)
+		return busyTick
+	}
+	if wake.IsZero() {
+		return idleTick
+	}
+	return wake.Sub(now)
+}
+
+// How long a task that ended without changing anything is held back, by whether it failed.
+const (
+	heldBack       = time.Second
+	heldBackFailed = 30 * time.Second
+)
+
+// reap takes leave of a worker that has ended.
+func (o *owner) reap() {
+	w := o.worker
+	o.worker = nil
+	if w.todo == taskCheck {
+		o.checkAt = time.Now().Add(o.config.CheckInterval)
+	}
+	o.live.change(func(l *Live) {
+		l.Activity, l.Waiting, l.NextAttempt = replication.Idle, false, time.Time{}
+		if w.todo != taskCheck {
+			l.Trouble, l.Attempts = nil, 0
+		}
+	})
+	if w.err != nil {
+		o.log.Error("a task failed", "task", w.todo.String(), "error", w.err)
+		o.notBefore = time.Now().Add(heldBackFailed)
+	} else if w.version == o.version {
+		o.notBefore = time.Now().Add(heldBack)
+	}
+}
+
+// settle stops the worker and saves how far it came.
+func (o *owner) settle() {
+	if o.worker != nil {
+		o.worker.cancel()
+		<-o.worker.done
+		o.worker = nil
+	}
+	record := o.record()
+	active := record.Active()
+	if o.erased || active == nil || !active.running() {
+		return
+	}
+	figures := o.live.figures(active.ID)
+	if len(figures) == 0 {
+		return
+	}
+	c := change{transition: func(r Record) (Record, []Fact, error) {
+		r = r.clone()
+		r.saveFigures(figures)
+		return r, nil, nil
+	}}
+	if a := o.handle(c); a.err != nil {
+		o.log.Error("the progress was not saved", "error", a.err)
+	}
+}
+
+// handle makes one change: in the transaction first, in memory when that is durable.
+func (o *owner) handle(c change) answered {
+	if c.worker != nil && (c.worker != o.worker || c.worker.stopped()) {
+		return answered{err: errSuperseded}
+	}
+	switch {
+	case c.thaw:
+		o.frozen = false
+		return answered{record: o.record()}
+	case c.freeze:
+		o.frozen = true
+		if o.worker != nil {
+			o.worker.cancel()
+			<-o.worker.done
+			o.reap()
+		}
+		return answered{record: o.record()}
+	}
+	return o.persist(c)
+}
+
+func (o *owner) persist(c change) answered {
+	before := o.record()
+	after, facts := before, []Fact(nil)
+	var answer []byte
+	err := o.config.Store.Update(func(tx state.Tx) (err error) {
+		answer, err = o.config.Requests.Do(tx, c.request, func() ([]byte, error) {
+			if after, facts, err = c.transition(before); err != nil {
+				return nil, err
+			}
+			if err := o.write(tx, c, after, facts); err != nil || c.answer == nil {
+				return nil, err
+			}
+			return c.answer(after), nil
+		})
+		return err
+	})
+	if err != nil {
+		return answered{record: before, err: failure.Locate(err, before.Name, "")}
+	}
+	o.saved.Store(&after)
+	o.version++
+	o.notBefore = time.Time{}
+	o.erased = c.erase
+	o.config.Events.Recorded(facts)
+	o.tell(before, after)
+	return answered{record: after, answer: answer}
+}
+
+func (o *owner) write(tx state.Tx, c change, after Record, facts []Fact) error {
+	if err := o.config.Events.Record(tx, facts); err != nil {
+		return err
+	}
+	if c.erase {
+		return erase(tx, after.Name)
+	}
+	return save(tx, after)
+}
+
+// tell logs a change of state.
+func (o *owner) tell(before, after Record) {
+	if from, to := before.State(), after.State(); from != to {
+		o.log.Info("the state changed", "from", from.String(), "to", to.String())
+	}
+}

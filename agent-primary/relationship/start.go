@@ -1,0 +1,120 @@
+package relationship
+
+import (
+	"time"
+
+	"vmreplica/agent-primary/schedule"
+	"vmreplica/internal/failure"
+	"vmreplica/internal/replication"
+)
+
+// Start asks for a resync.
+type Start struct {
+	Kind replication.ResyncKind
+	// Time is when it is to begin, at most schedule.MaxAhead from now; zero means now.
+	Time time.Time
+	// Force confirms a resync that the agent would not begin by itself.
+	Force bool
+	// Restart discards what an earlier, unfinished resync left on the replica.
+	Restart bool
+}
+
+// start schedules a resync.
+func (r Record) start(now time.Time, asked Start) (Record, []Fact, error) {
+	if err := r.mayStart(asked.Kind); err != nil {
+		return r, nil, err
+	}
+	at, err := schedule.StartTime(now, asked.Time)
+	if err != nil {
+		return r, nil, err
+	}
+	r = r.clone()
+	r.Resyncs++
+	id := replication.NewID()
+	next := &Resync{
+		ID: id, Transfer: id, Number: r.Resyncs, VM: r.Name, Kind: asked.Kind, State: replication.ResyncScheduled,
+		Restart: asked.Restart, Cause: r.why(asked.Kind), CreateTime: now, StartTime: at,
+	}
+	for _, disk := range r.Disks {
+		next.Disks = append(next.Disks, ResyncDisk{ID: disk.ID, Path: disk.Path, SizeBytes: disk.SizeBytes})
+	}
+	r.takeUp(next, asked.Restart)
+	r.Resync = next
+	if at.After(now) {
+		return r, []Fact{resyncScheduled(r)}, nil
+	}
+	return r, nil, nil
+}
+
+// takeUp goes on with what an earlier resync of the same kind left, or gives it up.
+func (r *Record) takeUp(next *Resync, restart bool) {
+	left := r.Left
+	if left == nil {
+		return
+	}
+	r.Left = nil
+	if restart || left.Kind != next.Kind || len(left.Cuts) != len(next.Disks) {
+		r.Abandoned = append(r.Abandoned, left.Transfer)
+		return
+	}
+	next.Transfer, next.Proof = left.Transfer, left.Proof
+	for i := range next.Disks {
+		next.Disks[i].Cut, next.Disks[i].Figures = left.Cuts[i], left.Figures[i]
+	}
+}
+
+func (r Record) mayStart(kind replication.ResyncKind) error {
+	if err := r.mayChange(); err != nil {
+		return err
+	}
+	if active := r.Active(); active != nil {
+		return failure.New(failure.Exists, failure.ReasonResyncRunning, "resync %s is %s already", active.ID, active.State).
+			Try("Follow it with: vmreplica get %s --watch. To end it: vmreplica cancel-resync %s", r.Name, r.Name)
+	}
+	state := r.State()
+	if state == replication.Suspended {
+		return wrongState(state, "Resume first: vmreplica resume %s --resynchronize", r.Name)
+	}
+	switch kind {
+	case replication.KindInitial:
+		if state != replication.ReadyForInitialReplication {
+			return wrongState(state, "Compare with the replica's copy instead: vmreplica resync %s", r.Name)
+		}
+	case replication.KindResync:
+		if state == replication.ReadyForInitialReplication {
+			return wrongState(state, "Make the first copy: vmreplica start-initial %s", r.Name)
+		}
+	case replication.KindVerify:
+		if state == replication.ReadyForInitialReplication {
+			return wrongState(state, "Make the first copy: vmreplica start-initial %s", r.Name)
+		}
+		if state != replication.Replicating {
+			return wrongState(state, "Resynchronize first: vmreplica resync %s", r.Name)
+		}
+	default:
+		return failure.New(failure.Invalid, failure.ReasonInvalidArgument, "the kind of resync is not given").
+			Try("State initial, resync or verify.")
+	}
+	return nil
+}
+
+// mayChange refuses everything but removal while the creation is not finished.
+func (r Record) mayChange() error {
+	if r.Prepared {
+		return nil
+	}
+	return failure.New(failure.Precondition, failure.ReasonWrongState, "the replica is not prepared: enabling did not finish").
+		Try("Repeat vmreplica enable %s with the same arguments, or vmreplica remove %s", r.Name, r.Name)
+}
+
+func wrongState(state replication.State, remedy string, args ...any) error {
+	return failure.New(failure.Precondition, failure.ReasonWrongState, "the state is %s", state).Try(remedy, args...)
+}
+
+// why is the cause of a resync in words.
+func (r Record) why(kind replication.ResyncKind) string {
+	if kind == replication.KindResync && r.Cause != replication.CauseNone {
+		return r.Cause.String() + ": " + r.Evidence
+	}
+	return "asked for by an operator"
+}

@@ -1,0 +1,260 @@
+package relationship
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"vmreplica/agent-primary/resync"
+	"vmreplica/agent-primary/tracking"
+	"vmreplica/internal/failure"
+	"vmreplica/internal/replication"
+)
+
+// transfer brings the active resync to its commit, however many attempts that takes, or to its failure.
+func (w *worker) transfer(ctx context.Context) error {
+	err := w.retrying(ctx, w.attempt, w.interrupted)
+	if err == nil || ctx.Err() != nil || errors.Is(err, errSuperseded) {
+		return err
+	}
+	w.owner.log.Error("the resync failed", "resync", w.of, "error", err)
+	_, applyErr := w.apply(ctx, func(r Record) (Record, []Fact, error) {
+		return r.fail(now(), err, w.figures())
+	})
+	return applyErr
+}
+
+func (w *worker) figures() []resync.Figures { return w.owner.live.figures(w.of) }
+
+// interrupted saves an attempt's end. Progress since the last one begins the backoff anew.
+func (w *worker) interrupted(ctx context.Context, cause error) error {
+	figures := w.figures()
+	var durable int64
+	for _, disk := range figures {
+		durable += disk.DurableBytes
+	}
+	if durable > w.progress {
+		w.retry.Succeeded()
+	}
+	w.progress = durable
+	_, err := w.apply(ctx, func(r Record) (Record, []Fact, error) { return r.interrupted(cause, figures) })
+	return err
+}
+
+// attempt is one: connect, ask, open, compare, commit.
+func (w *worker) attempt(ctx context.Context) error {
+	release, err := w.slot(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
+	w.activity(replication.Connecting)
+	hello, err := w.replica.Hello(ctx)
+	if err != nil {
+		return err
+	}
+	position, err := w.reconcile(ctx)
+	if err != nil {
+		return err
+	}
+	record := w.owner.record()
+	active := record.Active()
+	verdict, disk, evidence := judge(record, position)
+	if active.State == replication.ResyncCommitting {
+		return w.settle(ctx, verdict, evidence)
+	}
+	if active.Kind == replication.KindVerify && verdict == apart {
+		return failure.New(failure.Precondition, failure.ReasonReplicaRecord, "%s", evidence).On(record.Name, disk)
+	}
+	sources, err := w.open(record)
+	if err != nil {
+		return err
+	}
+	defer sources.close(w.owner.log)
+	if record, err = w.cut(ctx, hello, sources); err != nil {
+		return err
+	}
+	return w.compare(ctx, record, position, sources)
+}
+
+// slot waits until the agent may transfer one more VM.
+func (w *worker) slot(ctx context.Context) (release func(), err error) {
+	waiting := func(is bool) { w.owner.live.change(func(l *Live) { l.Waiting = is }) }
+	waiting(true)
+	defer waiting(false)
+	return w.owner.config.Slots.Acquire(ctx)
+}
+
+// reconcile asks for the replica's record. A replica that has none is prepared again, if what follows compares
+// everything and so needs nothing of what it had.
+func (w *worker) reconcile(ctx context.Context) (Position, error) {
+	position, err := w.replica.Reconcile(ctx)
+	if !hasClass(err, failure.NotFound) {
+		return position, err
+	}
+	record := w.owner.record()
+	active := record.Active()
+	if active.State == replication.ResyncCommitting || active.Kind == replication.KindVerify {
+		return position, failure.New(failure.Precondition, failure.ReasonReplicaRecord, "the replica has no record: %w", err).
+			On(record.Name, "")
+	}
+	preparation := Preparation{Disks: record.geometry(), UseExisting: true}
+	_, err = w.replica.Prepare(ctx, preparation)
+	if hasReason(err, failure.ReasonBaseMissing) {
+		preparation.UseExisting = false
+		_, err = w.replica.Prepare(ctx, preparation)
+	}
+	if err != nil {
+		return position, err
+	}
+	return w.replica.Reconcile(ctx)
+}
+
+func (r Record) geometry() []resync.BeginDisk {
+	var disks []resync.BeginDisk
+	for _, disk := range r.Disks {
+		disks = append(disks, resync.BeginDisk{
+			ID: disk.ID, SizeBytes: disk.SizeBytes, LogicalSectorSize: disk.LogicalSectorSize,
+		})
+	}
+	return disks
+}
+
+// cut begins the resync, or makes sure that what it has read still is what the images hold.
+func (w *worker) cut(ctx context.Context, hello Hello, sources sources) (Record, error) {
+	record := w.owner.record()
+	if record.Active().State != replication.ResyncScheduled {
+		return record, w.continuous(ctx, record, sources)
+	}
+	cuts, err := sources.cut(ctx)
+	if err != nil {
+		return record, err
+	}
+	if record.Active().Kind == replication.KindVerify {
+		for i, disk := range record.Disks {
+			if err := tracking.Unchanged(disk.Path, disk.Stamp, cuts[i].Stamp); err != nil {
+				return record, failure.Locate(err, record.Name, disk.ID)
+			}
+		}
+	}
+	return w.apply(ctx, func(r Record) (Record, []Fact, error) { return r.begin(now(), hello.Proof, cuts) })
+}
+
+// continuous is nil while every image is as it was at its cut. Of those that are not the passes begin again:
+// errAgain, or the failure itself for a verify.
+func (w *worker) continuous(ctx context.Context, record Record, sources sources) error {
+	changed, evidence, err := sources.changed(ctx, record)
+	if err != nil || len(changed) == 0 {
+		return err
+	}
+	if record.Active().Kind == replication.KindVerify {
+		return evidence
+	}
+	_, err = w.apply(ctx, func(r Record) (Record, []Fact, error) {
+		return r.again(now(), changed, failure.Find(evidence).Message)
+	})
+	if err != nil {
+		return err
+	}
+	return errAgain
+}
+
+// compare runs the passes and commits what they have proven.
+func (w *worker) compare(ctx context.Context, record Record, position Position, sources sources) error {
+	active := record.Active()
+	w.activity(activityOf(active.Kind))
+	peer := watched{Peer: w.replica.Transfers(active.Proof), worker: w, resync: active}
+	outcome, err := w.owner.config.Attempt(ctx, peer, w.options(record, position, sources))
+	if err == nil || failure.Find(err).Reason == failure.ReasonImageChanged {
+		if again := w.continuous(ctx, w.owner.record(), sources); again != nil {
+			return again
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if active.Kind == replication.KindVerify {
+		_, err := w.apply(ctx, func(r Record) (Record, []Fact, error) {
+			return r.verified(now(), outcome, w.figures())
+		})
+		return err
+	}
+	if _, err := w.apply(ctx, func(r Record) (Record, []Fact, error) {
+		return r.commit(now(), outcome, w.figures())
+	}); err != nil {
+		return err
+	}
+	return w.commit(ctx)
+}
+
+func activityOf(kind replication.ResyncKind) replication.Activity {
+	if kind == replication.KindVerify {
+		return replication.Verifying
+	}
+	return replication.Comparing
+}
+
+func (w *worker) options(record Record, position Position, sources sources) resync.Options {
+	active := record.Active()
+	options := resync.Options{
+		Transfer: active.Transfer, Kind: active.Kind, Proof: active.Proof,
+		Lineage: position.Lineage, Cut: position.Cut,
+		// Whatever else is open there was opened by this relationship and is not wanted any more.
+		DiscardOther: position.Transfer != "" && position.Transfer != active.Transfer,
+		Budget:       w.owner.config.Budget, Limits: w.owner.config.Limits,
+	}
+	progress := w.owner.live.follow(active)
+	for i, disk := range active.Disks {
+		options.Disks = append(options.Disks, resync.Disk{
+			ID: disk.ID, Source: sources[i], Cut: disk.Cut, Restart: disk.Restart, Progress: progress[i],
+		})
+	}
+	return options
+}
+
+// watched is the replica of an attempt, with what the relationship wants to know of it.
+type watched struct {
+	resync.Peer
+	worker *worker
+	resync *Resync
+}
+
+// Begin notes that the replica is there again.
+func (p watched) Begin(ctx context.Context, begin resync.Begin) ([]resync.Cursor, error) {
+	cursors, err := p.Peer.Begin(ctx, begin)
+	if err != nil {
+		return nil, err
+	}
+	return cursors, p.worker.connected(ctx)
+}
+
+// Open notes that a pass has begun again as asked.
+func (p watched) Open(ctx context.Context, open resync.Open) (resync.Stream, resync.Opened, error) {
+	stream, opened, err := p.Peer.Open(ctx, open)
+	if err != nil || !open.Restart {
+		return stream, opened, err
+	}
+	for i, disk := range p.resync.Disks {
+		if disk.ID != open.Disk {
+			continue
+		}
+		if _, err := p.worker.apply(ctx, func(r Record) (Record, []Fact, error) { return r.restarted(i) }); err != nil {
+			stream.Close()
+			return nil, opened, err
+		}
+	}
+	return stream, opened, nil
+}
+
+// connected ends the trouble, if there was any.
+func (w *worker) connected(ctx context.Context) error {
+	attempts, _ := w.retry.Failures()
+	if attempts == 0 || w.announced {
+		return nil
+	}
+	w.announced = true
+	w.owner.live.change(func(l *Live) { l.Trouble, l.NextAttempt = nil, time.Time{} })
+	w.owner.log.Info("the resync goes on", "resync", w.of, "failed_attempts", attempts)
+	_, err := w.apply(ctx, func(r Record) (Record, []Fact, error) { return r.recovered(attempts) })
+	return err
+}
