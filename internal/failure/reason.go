@@ -37,4 +37,6 @@ const (
 	ReasonExpired            = "EXPIRED"
 	ReasonCancelled          = "CANCELLED"
 	ReasonDeadline           = "DEADLINE_EXCEEDED"
+	ReasonStateInUse         = "STATE_IN_USE"
+	ReasonStateFailed        = "STATE_FAILED"
 )

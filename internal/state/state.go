@@ -1,7 +1,8 @@
 // Package state keeps an agent's records: one bbolt file, one bucket for each kind of record, JSON values.
 //
 // Invariants. An Update is atomic and durable when it returns nil; when it returns an error nothing of it is
-// kept. What a record says to be on disk was synced before the Update that says so. One process has the file
+// kept, but for STATE_FAILED: then the commit is in doubt, the store answers nothing any more, and a restart finds
+// it done or not. What a record says to be on disk was synced before the Update that says so. One process has the file
 // open at a time. A lost state file means adoption and a full compare, never trust.
 //
 // Tests put the in-memory store of statetest in its place: there a transaction is one atomic, durable step in
