@@ -89,7 +89,7 @@ func (c *copier) copyFrom(ctx context.Context, off int64) (reached int64, err er
 			continue
 		}
 		if extent.Kind == disk.Data && buffer == nil {
-			buffer = make([]byte, bufferBytes)
+			buffer = make([]byte, min(bufferBytes, c.layer.Size()))
 		}
 		for part := range pieces(extent) {
 			if ctx.Err() != nil {

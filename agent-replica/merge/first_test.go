@@ -1,0 +1,75 @@
+package merge
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+
+	"vmreplica/internal/durable/durabletest"
+	"vmreplica/internal/replication"
+)
+
+// firstCopy prepares an empty replica and copies into its bases.
+func firstCopy(r *durabletest.Recorder, w *world) (models, error) {
+	if _, err := w.registry.Prepare(prepare(false)); err != nil {
+		return nil, fmt.Errorf("prepare: %w", err)
+	}
+	if err := w.vm().Acquire(); err != nil {
+		return nil, err
+	}
+	empty := models{}
+	for _, id := range diskIDs {
+		empty[id] = make([]byte, testSize)
+	}
+	rng := rand.New(rand.NewPCG(1, 6))
+	content, err := w.receive(rng, 1, replication.KindInitial, empty)
+	if err != nil {
+		return nil, errors.Join(err, w.vm().Release())
+	}
+	if err := w.commit(1, content); err != nil {
+		return nil, errors.Join(err, w.vm().Release())
+	}
+	r.Mark("committed")
+	return content, w.vm().Release()
+}
+
+// TestEveryCrashOfTheFirstCopy restarts in the middle of the preparation and the first copy: what was committed
+// stays, and what was not is done again from where it was, over the same files.
+func TestEveryCrashOfTheFirstCopy(t *testing.T) {
+	r := durabletest.New()
+	want, err := firstCopy(r, openWorld(r, kind{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	states := 0
+	for c := range r.Crashes(durabletest.Options{}) {
+		states++
+		w := openWorld(c.Recorder, kind{})
+		record, err := w.vm().Record()
+		committed := err == nil && record.Lineage != ""
+		if len(c.Marks()) > 0 && !committed {
+			t.Fatalf("%s: the commit is lost", c)
+		}
+		if err == nil && record.Prepared {
+			if err := w.checkCursors(); err != nil {
+				t.Fatalf("%s: %v", c, err)
+			}
+		}
+		if !committed {
+			if _, err := firstCopy(c.Recorder, w); err != nil {
+				t.Fatalf("%s: again: %v", c, err)
+			}
+		}
+		content, err := w.view()
+		if err != nil {
+			t.Fatalf("%s: %v", c, err)
+		}
+		if wrong := differs(content, []models{want}); wrong != "" {
+			t.Fatalf("%s: %s", c, wrong)
+		}
+	}
+	if states < 100 {
+		t.Errorf("only %d states", states)
+	}
+}

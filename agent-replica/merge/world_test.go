@@ -1,0 +1,276 @@
+package merge
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"vmreplica/agent-replica/chain"
+	"vmreplica/agent-replica/storage"
+	"vmreplica/blockdiff"
+	"vmreplica/internal/disk"
+	"vmreplica/internal/durable"
+	"vmreplica/internal/durable/durabletest"
+	"vmreplica/internal/failure"
+	"vmreplica/internal/replication"
+	"vmreplica/internal/state"
+	"vmreplica/internal/state/statetest"
+)
+
+const (
+	testVM   = "web01"
+	testDir  = "p/web01"
+	testSize = 64<<10 + 512
+)
+
+var diskIDs = []string{"root", "data"}
+
+// quiet is an Observer that is told everything and keeps the numbers.
+type quiet struct{ started, finished, waits int }
+
+func (q *quiet) MergeStarted(chain.Record, string, int64)                 { q.started++ }
+func (q *quiet) MergeFinished(chain.Record, string, int64, time.Duration) { q.finished++ }
+func (q *quiet) MergeWaits(string, *failure.Error, bool)                  { q.waits++ }
+
+// world is a replica's rooms on a host in memory.
+type world struct {
+	dir      durable.Dir
+	store    state.Store
+	table    *chain.Table
+	registry *chain.Registry
+	merger   *Merger
+	observer *quiet
+}
+
+// kind is how a world keeps its layers and what is wrong with it.
+type kind struct {
+	// plain layers instead of the product's.
+	plain bool
+	// store and storage change how the world behaves, to show that the test notices.
+	store   func(state.Store, durable.Dir) state.Store
+	storage func(chain.Storage) chain.Storage
+	// drop are syncs that are not done.
+	drop func(durabletest.Op) bool
+}
+
+func openWorld(r *durabletest.Recorder, k kind) *world {
+	w := &world{dir: r.Dir(), store: statetest.New(r), observer: &quiet{}}
+	if k.store != nil {
+		w.store = k.store(w.store, w.dir)
+	}
+	files := storage.New(w.dir, nil)
+	var seen chain.Storage = files
+	if k.plain {
+		seen = &plainLayers{Storage: seen, dir: w.dir}
+	}
+	if k.storage != nil {
+		seen = k.storage(seen)
+	}
+	w.table = chain.NewTable(w.store)
+	w.registry = chain.NewRegistry(w.table, seen)
+	w.merger = New(Config{Registry: w.registry, Space: files, Observer: w.observer, Log: slog.New(slog.DiscardHandler)})
+	return w
+}
+
+func (w *world) vm() *chain.VM { return w.registry.VM(testVM) }
+
+// models are the bytes of every disk.
+type models map[string][]byte
+
+func (m models) clone() models {
+	cloned := models{}
+	for id, content := range m {
+		cloned[id] = slices.Clone(content)
+	}
+	return cloned
+}
+
+// adopt puts bases with content in place and prepares the VM over them.
+func (w *world) adopt(rng *rand.Rand) (models, error) {
+	content := models{}
+	if err := w.dir.Mkdir(testDir); err != nil {
+		return nil, err
+	}
+	for _, id := range diskIDs {
+		content[id] = make([]byte, testSize)
+		for i := range content[id][:testSize/2] {
+			content[id][i] = byte(rng.Uint32())
+		}
+		file, err := w.dir.Create(path.Join(testDir, id))
+		if err != nil {
+			return nil, err
+		}
+		if _, err := file.WriteAt(slices.Clone(content[id]), 0); err != nil {
+			return nil, err
+		}
+		if err := errors.Join(file.Sync(), file.Close(), w.dir.Sync(testDir)); err != nil {
+			return nil, err
+		}
+	}
+	_, err := w.registry.Prepare(prepare(true))
+	return content, err
+}
+
+func prepare(existing bool) chain.Prepare {
+	p := chain.Prepare{VM: testVM, UID: newID(1), Primary: "primary", Directory: testDir, Term: 1, UseExisting: existing}
+	for _, id := range diskIDs {
+		p.Disks = append(p.Disks, chain.PrepareDisk{Geometry: geometry(id)})
+	}
+	return p
+}
+
+func geometry(id string) chain.Geometry {
+	return chain.Geometry{ID: id, SizeBytes: testSize, LogicalSectorSize: 512}
+}
+
+func newID(n int) replication.ID { return replication.ID(fmt.Sprintf("%08x%024x", n, n)) }
+
+// receive does what a transfer does: begin, write differing extents, save the cursor, prove. The open transfer's
+// content becomes what it answers.
+func (w *world) receive(rng *rand.Rand, transfer int, kind replication.ResyncKind, now models) (models, error) {
+	b := chain.Begin{Transfer: newID(transfer), Kind: kind, Proof: blockdiff.BLAKE3}
+	for _, id := range diskIDs {
+		b.Disks = append(b.Disks, geometry(id))
+	}
+	record, err := w.vm().Begin(b)
+	if err != nil {
+		return nil, err
+	}
+	next := now.clone()
+	for _, id := range diskIDs {
+		opened, err := w.vm().Disk(id)
+		if err != nil {
+			return nil, err
+		}
+		session := record.Cursor(id).Session + 1
+		take := func(r *chain.Record) error { return r.TakeSession(b.Transfer, id, session) }
+		if _, err := w.vm().Update(take); err != nil {
+			return nil, err
+		}
+		for range 3 {
+			if err := writeSome(rng, opened.Top(), next[id]); err != nil {
+				return nil, err
+			}
+			if rng.IntN(2) == 0 {
+				if err := opened.Top().Flush(); err != nil {
+					return nil, err
+				}
+			}
+		}
+		if err := w.prove(opened, b.Transfer, id, session, next[id]); err != nil {
+			return nil, err
+		}
+	}
+	return next, nil
+}
+
+// writeSome changes the disk and its model alike.
+func writeSome(rng *rand.Rand, to disk.Disk, model []byte) error {
+	const unit = 4 << 10
+	start := rng.Int64N((testSize+unit-1)/unit) * unit
+	end := min(start+unit*(1+rng.Int64N(4)), int64(testSize))
+	switch rng.IntN(5) {
+	case 0:
+		clear(model[start:end])
+		return to.Zero(start, end-start)
+	case 1:
+		clear(model[start:end])
+		return to.Unmap(start, end-start)
+	}
+	data := make([]byte, end-start)
+	for i := range data {
+		data[i] = byte(rng.Uint32())
+	}
+	copy(model[start:end], data)
+	_, err := to.WriteAt(data, start)
+	return err
+}
+
+func (w *world) prove(opened *chain.Open, transfer replication.ID, id string, session uint64, content []byte) error {
+	if err := opened.Top().Flush(); err != nil {
+		return err
+	}
+	save := func(r *chain.Record) error {
+		return errors.Join(
+			r.SaveCursor(transfer, id, session, 1, blockdiff.Hash{1}, true),
+			r.ProveDisk(transfer, id, session, rootOf(content)))
+	}
+	_, err := w.vm().Update(save)
+	return err
+}
+
+func rootOf(content []byte) blockdiff.Hash {
+	var root blockdiff.Hash
+	copy(root[:], fmt.Sprintf("%016x", blockdiff.Digest(content[:blockdiff.BlockSize])))
+	return root
+}
+
+func (w *world) commit(transfer int, content models) error {
+	c := chain.Commit{Transfer: newID(transfer), Lineage: newID(1000 + transfer), Cut: newID(2000 + transfer)}
+	for _, id := range diskIDs {
+		c.Roots = append(c.Roots, chain.Root{Disk: id, Root: rootOf(content[id])})
+	}
+	_, err := w.vm().Commit(c)
+	return err
+}
+
+// recover is what the start of the agent does.
+func (w *world) recover() error { return w.merger.Settle(context.Background(), testVM) }
+
+// view is the content of every disk through all layers.
+func (w *world) view() (content models, err error) {
+	if err := w.vm().Acquire(); err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, w.vm().Release()) }()
+	content = models{}
+	for _, id := range diskIDs {
+		opened, err := w.vm().Disk(id)
+		if err != nil {
+			return nil, err
+		}
+		content[id] = make([]byte, testSize)
+		if _, err := opened.View().ReadAt(content[id], 0); err != nil && err != io.EOF {
+			return nil, err
+		}
+	}
+	return content, nil
+}
+
+// differs says in words how content is none of the wanted models; empty when it is one of them.
+func differs(content models, wanted []models) string {
+	var reasons []string
+	for i, want := range wanted {
+		reason := ""
+		for _, id := range diskIDs {
+			if at := firstDifference(content[id], want[id]); at >= 0 {
+				reason = fmt.Sprintf("disk %s differs from content %d at byte %d", id, i, at)
+			}
+		}
+		if reason == "" {
+			return ""
+		}
+		reasons = append(reasons, reason)
+	}
+	return strings.Join(reasons, "; ")
+}
+
+func firstDifference(a, b []byte) int {
+	if bytes.Equal(a, b) {
+		return -1
+	}
+	for i := range a {
+		if a[i] != b[i] {
+			return i
+		}
+	}
+	return 0
+}
