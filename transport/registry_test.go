@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"net"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -41,12 +42,12 @@ func TestAConnectionEndsExactlyWithItsCertificate(t *testing.T) {
 
 func TestAConnectionEndsSoonAfterTheClockIsSetForward(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var set time.Duration
-		r := newConnections(discardLog(), func() time.Time { return time.Now().Add(set) })
+		var set atomic.Int64
+		r := newConnections(discardLog(), func() time.Time { return time.Now().Add(time.Duration(set.Load())) })
 		_, ended := endless(t, r, time.Now().Add(24*time.Hour))
 		time.Sleep(time.Hour)
 		synctest.Wait()
-		set = 48 * time.Hour
+		set.Store(int64(48 * time.Hour))
 		begin := time.Now()
 		if waited := (<-ended).Sub(begin); waited > connectionCheckInterval {
 			t.Errorf("ended after %s", waited)
