@@ -18,23 +18,20 @@ func NewBook(store state.Store, devices DeviceCheck) *Book {
 	return &Book{store: store, rows: state.Table[Entry]{Bucket: "authorizations"}, devices: devices}
 }
 
-// Create adds an entry. ALREADY_EXISTS names the entry that it overlaps, INVALID_ARGUMENT and PATH_OUTSIDE say what is
-// wrong with it.
-func (b *Book) Create(entry Entry) error {
-	if err := entry.check(b.devices); err != nil {
-		return err
-	}
-	return b.store.Update(func(tx state.Tx) error {
-		for row := range b.rows.Rows(tx, "") {
-			if row.Err != nil {
-				return row.Err
-			}
-			if err := entry.conflict(row.Record); err != nil {
-				return err
-			}
+// Check says what is wrong with an entry, but for others beside it: INVALID_ARGUMENT, INVALID_NAME, PATH_OUTSIDE.
+func (b *Book) Check(entry Entry) error { return entry.check(b.devices) }
+
+// Create adds a checked entry. ALREADY_EXISTS names the entry that it overlaps.
+func (b *Book) Create(tx state.Tx, entry Entry) error {
+	for row := range b.rows.Rows(tx, "") {
+		if row.Err != nil {
+			return row.Err
 		}
-		return b.rows.Put(tx, entry.Pattern, entry)
-	})
+		if err := entry.conflict(row.Record); err != nil {
+			return err
+		}
+	}
+	return b.rows.Put(tx, entry.Pattern, entry)
 }
 
 // conflict says why two entries cannot stand beside each other.
@@ -91,41 +88,27 @@ func (b *Book) List() ([]Entry, error) {
 }
 
 // Update changes quota and devices of an entry by fn.
-func (b *Book) Update(pattern string, fn func(*Entry)) (Entry, error) {
-	var entry Entry
-	err := b.store.Update(func(tx state.Tx) error {
-		var err error
-		if entry, err = b.get(tx, pattern); err != nil {
-			return err
-		}
-		fn(&entry)
-		if err := entry.check(b.devices); err != nil {
-			return err
-		}
-		for row := range b.rows.Rows(tx, "") {
-			if row.Err != nil {
-				return row.Err
-			}
-			if row.Key == pattern {
-				continue
-			}
-			if err := entry.conflict(row.Record); err != nil {
-				return err
-			}
-		}
-		return b.rows.Put(tx, pattern, entry)
-	})
-	return entry, err
+func (b *Book) Update(tx state.Tx, pattern string, fn func(*Entry)) (Entry, error) {
+	entry, err := b.get(tx, pattern)
+	if err != nil {
+		return entry, err
+	}
+	fn(&entry)
+	if err := b.Check(entry); err != nil {
+		return entry, err
+	}
+	if err := b.rows.Delete(tx, pattern); err != nil {
+		return entry, err
+	}
+	return entry, b.Create(tx, entry)
 }
 
 // Delete removes an entry; NOT_FOUND when there is none.
-func (b *Book) Delete(pattern string) error {
-	return b.store.Update(func(tx state.Tx) error {
-		if _, err := b.get(tx, pattern); err != nil {
-			return err
-		}
-		return b.rows.Delete(tx, pattern)
-	})
+func (b *Book) Delete(tx state.Tx, pattern string) error {
+	if _, err := b.get(tx, pattern); err != nil {
+		return err
+	}
+	return b.rows.Delete(tx, pattern)
 }
 
 // Match is the entry that admits the identity; NOT_AUTHORIZED when none does.
