@@ -162,3 +162,66 @@ func TestMetadataStaysWithinItsLimit(t *testing.T) {
 	}
 	group.Wait()
 }
+
+// TestWritersOfOneCluster interleaves the subclusters of several writers, flushing and dropping slices all the while.
+func TestWritersOfOneCluster(t *testing.T) {
+	const size, writers = 8 << 30, 5
+	file := newMemory()
+	o, err := qcow2.Create(file, size, smallCache)
+	must(t, err)
+	models := make([]*model, writers)
+	var group sync.WaitGroup
+	for w := range int64(writers) {
+		models[w] = newModel(size)
+		models[w].last = uint64(w) << 32
+		group.Go(func() {
+			r := rand.New(rand.NewPCG(uint64(w), 6))
+			for range 400 {
+				g := r.Int64N(30)*(size/grain/30) + r.Int64N(20)
+				models[w].set(t, o, r.IntN(3), g/writers*writers+w, 1)
+				if r.IntN(100) == 0 {
+					if err := o.Flush(); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+		})
+	}
+	group.Wait()
+	all := newModel(size)
+	for _, m := range models {
+		for g, stamp := range m.stamps {
+			all.stamps[g] = stamp
+		}
+	}
+	all.check(t, o)
+	must(t, o.Close())
+	must(t, checkStructure(file))
+	o, err = qcow2.Open(file, durable.ReadOnly)
+	must(t, err)
+	all.check(t, o)
+}
+
+// TestSealBesideReaders seals again and again while others read, write and flush.
+func TestSealBesideReaders(t *testing.T) {
+	o, err := qcow2.Create(newMemory(), 8<<30, smallCache)
+	must(t, err)
+	m := newModel(8 << 30)
+	var group sync.WaitGroup
+	group.Go(func() {
+		for _, parent := range []string{"a", "b", "c", "d", "e", "f"} {
+			if err := o.Seal(parent, "raw"); err != nil {
+				t.Error(err)
+			}
+			if name, _ := o.Parent(); name != parent {
+				t.Errorf("the parent is %q after sealing %q", name, parent)
+			}
+		}
+	})
+	for g := range int64(200) {
+		m.set(t, o, int(g%3), g*10007, 1)
+		m.checkExtent(t, o, disk.Extent{Offset: g * 10007 * grain, Length: grain, Kind: kindOf(m.stamps[g*10007])})
+	}
+	group.Wait()
+	m.check(t, o)
+}

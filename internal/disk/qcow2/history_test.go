@@ -26,7 +26,7 @@ func playHistory(t *testing.T, seed uint64, size int64) {
 	file, m := newMemory(), newModel(size)
 	o, err := qcow2.Create(file, size, smallCache)
 	must(t, err)
-	for range 40 {
+	for range 30 {
 		switch r.IntN(10) {
 		case 0:
 			must(t, o.Flush())

@@ -26,7 +26,6 @@ const (
 
 	blockCounts     = clusterSize / 2
 	sectorSize      = 512
-	allSubclusters  = 1<<subclusters - 1
 	flagCopied      = uint64(1) << 63
 	flagCompressed  = uint64(1) << 62
 	maskOffset      = uint64(1)<<56 - 1<<clusterBits

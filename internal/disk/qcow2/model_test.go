@@ -68,7 +68,7 @@ func (m *model) pick(r *rand.Rand) (first, count int64) {
 	}
 	limit := int64(40)
 	if r.IntN(20) == 0 {
-		limit = 1500
+		limit = 600
 	}
 	return first, 1 + r.Int64N(min(limit, grains-first))
 }

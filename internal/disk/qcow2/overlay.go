@@ -26,7 +26,8 @@ type Overlay struct {
 	// end is where a file that is only read ends: what a table places behind it reads as zeros.
 	end int64
 
-	// flushing is held by Flush, Seal and Close, one at a time, over their I/O. It guards header.
+	// flushing is held by Flush and Seal, one at a time, over their I/O. It guards the parent in header; the rest of
+	// the header does not change.
 	flushing sync.Mutex
 	header   header
 	// growing is held while the file is made longer.
@@ -50,8 +51,9 @@ type Overlay struct {
 type Option func(*Overlay)
 
 // MetadataLimit bounds the memory for L2 tables, in bytes: cached, dirty, and held by a Flush together. The default
-// is 64 MiB, which covers 512 GiB of densely written disk; below 64 KiB it is taken as 64 KiB. The L1 and refcount
-// tables come on top: 8 bytes for each GiB of the disk, and 128 KiB.
+// is 64 MiB, which covers 512 GiB of densely written disk; below 64 KiB it is taken as 64 KiB. On top come 8 bytes
+// for each GiB of the disk, some 40 for each L2 table in use, the refcount table of 128 KiB, and up to 1 MiB in a
+// Flush.
 func MetadataLimit(bytes int64) Option {
 	return func(o *Overlay) { o.cache.limit = int(max(bytes, 64<<10) / sliceSize) }
 }
@@ -114,10 +116,7 @@ func (o *Overlay) format() error {
 	if err := o.file.Sync(); err != nil {
 		return err
 	}
-	if _, err := o.file.WriteAt(o.header.sector(), 0); err != nil {
-		return err
-	}
-	return o.file.Sync()
+	return o.writeHeader(&o.header)
 }
 
 // Open opens an overlay. It believes nothing in the file: what does not fit together is refused, class Corrupt, and

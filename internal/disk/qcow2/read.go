@@ -119,6 +119,9 @@ func (o *Overlay) readFile(p []byte, off int64) error {
 		clear(p[n:])
 		p = p[:n]
 	}
+	if len(p) == 0 {
+		return nil
+	}
 	if n, err := o.file.ReadAt(p, off); err != nil && !(errors.Is(err, io.EOF) && n == len(p)) {
 		return err
 	}

@@ -7,7 +7,8 @@ import (
 )
 
 // Seal flushes and makes parent, a file name of the format parentFormat, the backing file. Sealing again replaces
-// it. After a crash the header names the parent that was, or the new one whole. parent is not opened.
+// it. The name is written where no header points to, and made durable by the flush. After a crash the header names
+// the parent that was, or the new one whole, and then everything flushed is there. parent is not opened.
 func (o *Overlay) Seal(parent, parentFormat string) error {
 	if o.mode != durable.ReadWrite {
 		return errReadOnly
@@ -17,39 +18,39 @@ func (o *Overlay) Seal(parent, parentFormat string) error {
 	}
 	o.flushing.Lock()
 	defer o.flushing.Unlock()
-	if err := o.flush(); err != nil {
+	if _, err := o.full(); err != nil {
 		return err
 	}
 	sealed := o.header
 	sealed.name, sealed.format = parent, parentFormat
 	sealed.nameAt = o.header.freePlace()
-	if err := o.writeHeader(&sealed); err != nil {
-		err = fmt.Errorf("seal qcow2 overlay: %w", err)
-		o.fail(err)
+	if _, err := o.file.WriteAt([]byte(parent), sealed.nameAt); err != nil {
+		return fmt.Errorf("seal qcow2 overlay: %w", err)
+	}
+	if err := o.flush(); err != nil {
 		return err
 	}
-	o.header = sealed
+	if err := o.writeHeader(&sealed); err != nil {
+		return o.fail(fmt.Errorf("seal qcow2 overlay: %w", err))
+	}
+	o.header.name, o.header.format, o.header.nameAt = sealed.name, sealed.format, sealed.nameAt
 	return nil
 }
 
-// writeHeader makes the parent's name durable before the sector that points to it.
+// writeHeader makes h the file's header with one write of a sector.
 func (o *Overlay) writeHeader(h *header) error {
-	if _, err := o.file.WriteAt([]byte(h.name), h.nameAt); err != nil {
-		return err
-	}
-	if err := o.file.Sync(); err != nil {
-		return err
-	}
 	if _, err := o.file.WriteAt(h.sector(), 0); err != nil {
 		return err
 	}
 	return o.file.Sync()
 }
 
-func (o *Overlay) fail(err error) {
+// fail makes err final.
+func (o *Overlay) fail(err error) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.failed = err
+	return err
 }
 
 // Parent is the backing file's name and format as the header has them; both empty before Seal.
