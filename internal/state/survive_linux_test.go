@@ -140,4 +140,3 @@ func fill(t *testing.T, path string) {
 		}
 	}
 }
-

@@ -1,0 +1,93 @@
+package event_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"vmreplica/internal/event"
+	"vmreplica/internal/replication"
+)
+
+func TestCatalogue(t *testing.T) {
+	figures := func(result string) event.Figures {
+		return event.Figures{BlocksSent: 3, Bytes: 12288, Duration: 90 * time.Second, Result: result}
+	}
+	tests := []struct {
+		event    event.Event
+		id       uint32
+		severity event.Severity
+		// holds are a part of the message and details in the form name=value.
+		holds []string
+	}{
+		{event.ResyncStarted(replication.KindResync, "web01", "root", 0, 64), 29242, event.Information,
+			[]string{"from block 0 to 64", "start_block=0", "end_block=64"}},
+		{event.ResyncFinished(replication.KindResync, "web01", "root", figures(event.ResultCompleted)), 29244, event.Information,
+			[]string{"ended (completed) after 1m30s", "blocks_sent=3", "bytes=12288", "duration=1m30s", "result=completed"}},
+		{event.ResyncFinished(replication.KindResync, "web01", "root", figures(event.ResultCancelled)), 29244, event.Warning, nil},
+		{event.ResyncFinished(replication.KindResync, "web01", "root", figures(event.ResultFailed)), 29244, event.Error, nil},
+		{event.ReplicationFailed("web01", "", "NO_PROGRESS", "nothing moved"), 32022, event.Error,
+			[]string{"nothing moved.", "reason=NO_PROGRESS"}},
+		{event.SuspendedByError("web01", "root", "IMAGE_MISSING", "the image is missing."), 32086, event.Error,
+			[]string{"the image is missing.", "reason=IMAGE_MISSING"}},
+		{event.WillRetry("web01", "", "REPLICA_UNREACHABLE", "No answer", time.Minute), 32315, event.Warning,
+			[]string{"No answer. It is tried again in 1m0s.", "retry_in=1m0s"}},
+		{event.OperationFailed("web01", "", "StartResync", "WRONG_STATE", "it is suspended"), 33680, event.Error,
+			[]string{"operation=StartResync", "reason=WRONG_STATE"}},
+		{event.ResyncStarted(replication.KindInitial, "web01", "root", 0, 64), 60001, event.Information, []string{"initial replication"}},
+		{event.ResyncFinished(replication.KindInitial, "web01", "root", figures(event.ResultCompleted)), 60002, event.Information, nil},
+		{event.ResyncStarted(replication.KindVerify, "web01", "root", 0, 64), 60003, event.Information, []string{"verification"}},
+		{event.VerifyFinished("web01", "root", 0, time.Second), 60004, event.Information, []string{"are equal", "result=equal"}},
+		{event.VerifyFinished("web01", "root", 2, time.Second), 60004, event.Error,
+			[]string{"differ in 2 blocks", "result=different", "blocks_differing=2"}},
+		{event.ResyncSuspended("web01", "asked"), 60006, event.Warning, []string{"asked."}},
+		{event.ResyncResumed("web01"), 60007, event.Information, nil},
+		{event.ResyncCancelled("web01"), 60008, event.Warning, nil},
+		{event.PassRestarted("web01", "root", "its size was 1"), 60009, event.Warning, []string{"evidence=its size was 1"}},
+		{event.CommitInDoubt("web01", "no answer"), 60011, event.Warning, nil},
+		{event.ResyncRequired("web01", "root", replication.CauseImageModified, "it was written to"), 60013, event.Error,
+			[]string{"Resynchronization is required for the virtual machine web01: it was written to. Resume replication",
+				"cause=ImageModified", "evidence=it was written to"}},
+		{event.ConnectionLost("web01", "replica:7443", "timeout"), 60014, event.Warning, []string{"peer=replica:7443"}},
+		{event.ConnectionRecovered("web01", "replica:7443", 4, time.Minute), 60015, event.Information, []string{"attempts=4"}},
+		{event.MergeStarted("web01", "root", 5), 60016, event.Information, []string{"bytes=5"}},
+		{event.MergeFinished("web01", "root", 5, time.Second), 60017, event.Information, []string{"duration=1s"}},
+		{event.ReplicationCreated("web01", "replica:7443", 2), 60018, event.Information, []string{"disks=2"}},
+		{event.ReplicationRemoved("web01", "replica:7443"), 60019, event.Information, nil},
+		{event.ReplicationSuspended("web01", ""), 60021, event.Warning, []string{"Replication was suspended."}},
+		{event.ReplicationSuspended("web01", "night"), 60021, event.Warning, []string{"suspended: night.", "reason=night"}},
+		{event.ReplicationResumed("web01"), 60022, event.Information, nil},
+		{event.StorageFull("web01", "root", "/storage", 7), 60023, event.Error, []string{"free_bytes=7"}},
+		{event.StorageRecovered("web01", "root", "/storage", 7), 60024, event.Information, nil},
+		{event.ImageInUse("web01", "root", "/images/a", "qemu (12)"), 60025, event.Warning, []string{"holder=qemu (12)"}},
+		{event.BaseAdopted("web01", "root", "/storage/a"), 60026, event.Information, []string{"path=/storage/a"}},
+		{event.CertificateReloaded("spiffe://a", time.Unix(0, 0)), 60027, event.Information, []string{"not_after=1970-01-01T00:00:00Z"}},
+		{event.CertificateRejected("/tls", "no key"), 60028, event.Error, nil},
+		{event.AuthorizationCreated("a/*", "a"), 60029, event.Information, []string{"pattern=a/*"}},
+		{event.AuthorizationDeleted("a/*"), 60030, event.Information, []string{"pattern=a/*"}},
+		{event.New("never.heard", "", "", "of", nil), 60000, event.Information, nil},
+	}
+	types := map[uint32]string{}
+	for _, test := range tests {
+		e := test.event
+		if e.ID != test.id || e.Severity != test.severity {
+			t.Errorf("%s has number %d and is %v, want %d, %v", e.Type, e.ID, e.Severity, test.id, test.severity)
+		}
+		if other, known := types[e.ID]; known && other != e.Type {
+			t.Errorf("%s and %s share a number", other, e.Type)
+		}
+		types[e.ID] = e.Type
+		text := e.Message
+		for name, value := range e.Details {
+			text += "\n" + name + "=" + value + "\n"
+		}
+		for _, part := range test.holds {
+			if !strings.Contains(text, part) {
+				t.Errorf("%s does not hold %q: %s", e.Type, part, text)
+			}
+		}
+		if !strings.HasSuffix(e.Message, ".") || strings.HasSuffix(e.Message, "..") || e.Message[:1] != strings.ToUpper(e.Message[:1]) && e.VM != "" {
+			t.Errorf("%s has no sentence for a message: %s", e.Type, e.Message)
+		}
+	}
+}

@@ -1,0 +1,106 @@
+package event
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+
+	"vmreplica/internal/replication"
+)
+
+// Figures are what a finished resync of one disk took.
+type Figures struct {
+	BlocksSent, Bytes int64
+	Duration          time.Duration
+	// Result is one of the Results.
+	Result string
+}
+
+// kindWords are a kind's types and its noun.
+var kindWords = map[replication.ResyncKind]struct{ started, finished, noun string }{
+	replication.KindInitial: {TypeInitialStarted, TypeInitialFinished, "initial replication"},
+	replication.KindResync:  {TypeResyncStarted, TypeResyncFinished, "resynchronization"},
+	replication.KindVerify:  {TypeVerifyStarted, TypeVerifyFinished, "verification"},
+}
+
+// Started and Finished are the types of the events that tell of a resync's start and end, by its kind.
+func Started(kind replication.ResyncKind) string  { return kindWords[kind].started }
+func Finished(kind replication.ResyncKind) string { return kindWords[kind].finished }
+
+// ResyncStarted is the start of a resync of one disk, from a block up to but not including end.
+func ResyncStarted(kind replication.ResyncKind, vm, disk string, start, end int64) Event {
+	message := fmt.Sprintf("The %s of disk %s started, from block %d to %d.", kindWords[kind].noun, disk, start, end)
+	return New(Started(kind), vm, disk, message, map[string]string{
+		"start_block": strconv.FormatInt(start, 10), "end_block": strconv.FormatInt(end, 10),
+	})
+}
+
+// ResyncFinished is the end of a resync of one disk.
+func ResyncFinished(kind replication.ResyncKind, vm, disk string, f Figures) Event {
+	message := fmt.Sprintf("The %s of disk %s ended (%s) after %s: %d blocks, %d bytes were sent.",
+		kindWords[kind].noun, disk, f.Result, f.Duration, f.BlocksSent, f.Bytes)
+	return New(Finished(kind), vm, disk, message, map[string]string{
+		"blocks_sent": strconv.FormatInt(f.BlocksSent, 10), "bytes": strconv.FormatInt(f.Bytes, 10),
+		"duration": f.Duration.String(), "result": f.Result,
+	})
+}
+
+// VerifyFinished is the end of a verification of one disk: equal, or how many blocks differ.
+func VerifyFinished(vm, disk string, blocksDiffering int64, duration time.Duration) Event {
+	result, message := ResultEqual, fmt.Sprintf("Disk %s and its replica are equal, proven in %s.", disk, duration)
+	if blocksDiffering > 0 {
+		result = ResultDifferent
+		message = fmt.Sprintf("Disk %s and its replica differ in %d blocks.", disk, blocksDiffering)
+	}
+	return New(TypeVerifyFinished, vm, disk, message, map[string]string{
+		"blocks_differing": strconv.FormatInt(blocksDiffering, 10), "duration": duration.String(), "result": result,
+	})
+}
+
+// ResyncSuspended is a resync that was stopped and keeps what it has.
+func ResyncSuspended(vm, reason string) Event {
+	return New(TypeResyncSuspended, vm, "", "The resynchronization was suspended: "+reason,
+		map[string]string{"reason": reason})
+}
+
+// ResyncResumed is a resync that goes on where it stopped.
+func ResyncResumed(vm string) Event {
+	return New(TypeResyncResumed, vm, "", "The resynchronization was resumed.", nil)
+}
+
+// ResyncCancelled is a resync that was given up; the replica is as it was before.
+func ResyncCancelled(vm string) Event {
+	return New(TypeResyncCancelled, vm, "", "The resynchronization was cancelled. The replica is as it was before it.", nil)
+}
+
+// PassRestarted is a pass that begins again because the image changed while it was read; what was sent stays.
+func PassRestarted(vm, disk, evidence string) Event {
+	message := fmt.Sprintf("Disk %s is compared from its beginning again, because its image changed: %s "+
+		"What was received stays.", disk, sentence(evidence))
+	return New(TypePassRestarted, vm, disk, message, map[string]string{"evidence": evidence})
+}
+
+// CommitInDoubt is a commit whose answer was lost.
+func CommitInDoubt(vm, reason string) Event {
+	return New(TypeCommitInDoubt, vm, "", "Whether the replica committed is in doubt until it is reached: "+reason,
+		map[string]string{"reason": reason})
+}
+
+// ResyncRequired is a replica that must not be trusted until it was compared, with what shows it.
+func ResyncRequired(vm, disk string, cause replication.Cause, evidence string) Event {
+	message := fmt.Sprintf("Resynchronization is required for the virtual machine %s: %s "+
+		"Resume replication to start resynchronization.", vm, sentence(evidence))
+	return New(TypeResyncRequired, vm, disk, message, map[string]string{"cause": cause.String(), "evidence": evidence})
+}
+
+// MergeStarted is a committed differencing disk whose content goes into what is below it.
+func MergeStarted(vm, disk string, bytes int64) Event {
+	return New(TypeMergeStarted, vm, disk, fmt.Sprintf("The merge of disk %s started.", disk),
+		map[string]string{"bytes": strconv.FormatInt(bytes, 10)})
+}
+
+// MergeFinished is the end of a merge.
+func MergeFinished(vm, disk string, bytes int64, duration time.Duration) Event {
+	return New(TypeMergeFinished, vm, disk, fmt.Sprintf("The merge of disk %s ended after %s.", disk, duration),
+		map[string]string{"bytes": strconv.FormatInt(bytes, 10), "duration": duration.String()})
+}
