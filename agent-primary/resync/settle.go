@@ -94,7 +94,7 @@ func (s *settler) settle(ctx context.Context, c compared) error {
 	}
 	raise(&s.disk.Progress.compared, min(s.window.next*blockdiff.BlockSize, s.geometry.Size()))
 	s.credit += c.credit
-	if s.credit < min(s.Limits.DigestCreditBytes/8, 16<<20) {
+	if s.credit == 0 || s.credit < min(s.Limits.DigestCreditBytes/8, 16<<20) {
 		return nil
 	}
 	credit := DigestCredit{Bytes: s.credit}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 
+	"vmreplica/internal/failure"
 	vmreplicav1 "vmreplica/proto/vmreplica/v1"
 )
 
@@ -58,7 +59,7 @@ func (s *session) receiveEnded(ctx context.Context, err error) error {
 			return protocol("the primary ended the stream before its finish")
 		}
 	}
-	return err
+	return failure.New(failure.Unreachable, failure.ReasonReplicaUnreachable, "the stream from the primary broke: %w", err)
 }
 
 func (s *session) receiveFrame(request *vmreplicav1.TransferRequest) error {
