@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"vmreplica/agent-primary/resync"
+	"vmreplica/internal/event"
 	"vmreplica/internal/failure"
 	"vmreplica/internal/replication"
 )
@@ -13,7 +14,7 @@ import (
 const maxReason = 256
 
 // suspend stops what is done for the VM; a running resync keeps its position. Repeating it changes the reason.
-func (r Record) suspend(now time.Time, reason string, figures []resync.Figures) (Record, []Fact, error) {
+func (r Record) suspend(now time.Time, reason string, figures []resync.Figures) (Record, []event.Event, error) {
 	if err := r.mayChange(); err != nil {
 		return r, nil, err
 	}
@@ -29,11 +30,11 @@ func (r Record) suspend(now time.Time, reason string, figures []resync.Figures) 
 	if active := r.Active(); active != nil && active.State != replication.ResyncMerging {
 		r.saveFigures(figures)
 	}
-	return r, []Fact{suspended(r)}, nil
+	return r, []event.Event{suspended(r)}, nil
 }
 
 // resume lets a suspended VM's replication go on; one that is not suspended is left as it is.
-func (r Record) resume() (Record, []Fact, error) {
+func (r Record) resume() (Record, []event.Event, error) {
 	if err := r.mayChange(); err != nil {
 		return r, nil, err
 	}
@@ -45,41 +46,41 @@ func (r Record) resume() (Record, []Fact, error) {
 	if active := r.Active(); active != nil {
 		r.Resync.InRow = 0
 	}
-	return r, []Fact{resumed(r)}, nil
+	return r, []event.Event{resumed(r)}, nil
 }
 
 // resynchronize is resume and the start of a resync at a time, unless one is there already.
-func (r Record) resynchronize(now, at time.Time) (Record, []Fact, error) {
-	r, facts, err := r.resume()
+func (r Record) resynchronize(now, at time.Time) (Record, []event.Event, error) {
+	r, events, err := r.resume()
 	if err != nil || r.Active() != nil {
-		return r, facts, err
+		return r, events, err
 	}
 	kind := replication.KindResync
 	if r.State() == replication.ReadyForInitialReplication {
 		kind = replication.KindInitial
 	}
 	r, started, err := r.start(now, Start{Kind: kind, Time: at})
-	return r, append(facts, started...), err
+	return r, append(events, started...), err
 }
 
 // modified says that a disk's image is not the proven one any more.
-func (r Record) modified(now time.Time, disk, evidence string) (Record, []Fact, error) {
+func (r Record) modified(now time.Time, disk, evidence string) (Record, []event.Event, error) {
 	return r.require(now, replication.CauseImageModified, disk, evidence)
 }
 
 // mismatched says that the replica's record, or its files, are not what was acked.
-func (r Record) mismatched(now time.Time, disk, evidence string) (Record, []Fact, error) {
+func (r Record) mismatched(now time.Time, disk, evidence string) (Record, []event.Event, error) {
 	return r.require(now, replication.CauseReplicaRecordMismatch, disk, evidence)
 }
 
 // require sets a cause; the first one stays.
-func (r Record) require(now time.Time, cause replication.Cause, disk, evidence string) (Record, []Fact, error) {
+func (r Record) require(now time.Time, cause replication.Cause, disk, evidence string) (Record, []event.Event, error) {
 	if r.Cause != replication.CauseNone {
 		return r, nil, nil
 	}
 	r = r.clone()
 	r.setCause(now, cause, disk, evidence)
-	return r, []Fact{resyncRequired(r)}, nil
+	return r, []event.Event{resyncRequired(r)}, nil
 }
 
 func (r *Record) setCause(now time.Time, cause replication.Cause, disk, evidence string) {
@@ -98,7 +99,7 @@ type Update struct {
 	ReplicaAddress string
 }
 
-func (r Record) update(asked Update) (Record, []Fact, error) {
+func (r Record) update(asked Update) (Record, []event.Event, error) {
 	if asked.Revision != 0 && asked.Revision != r.Revision {
 		return r, nil, failure.New(failure.Conflict, failure.ReasonWrongState, "it was changed since it was read").
 			Try("Read it again and repeat the change.")
@@ -111,10 +112,10 @@ func (r Record) update(asked Update) (Record, []Fact, error) {
 		r.Spec.ReplicaAddress = asked.ReplicaAddress
 	}
 	r.Revision++
-	return r, []Fact{settingsChanged(r)}, nil
+	return r, []event.Event{settingsChanged(r)}, nil
 }
 
-func (r Record) resetStatistics(now time.Time) (Record, []Fact, error) {
+func (r Record) resetStatistics(now time.Time) (Record, []event.Event, error) {
 	r = r.clone()
 	r.Statistics = Statistics{StartTime: now}
 	return r, nil, nil

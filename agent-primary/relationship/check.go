@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"vmreplica/internal/event"
 	"vmreplica/internal/failure"
 )
 
@@ -20,7 +21,7 @@ func (w *worker) check(ctx context.Context) error {
 		}
 		if difference := disk.Stamp.Difference(stamp); difference != "" {
 			evidence := "the image " + disk.Path + " changed: " + difference
-			_, err := w.apply(ctx, func(r Record) (Record, []Fact, error) { return r.modified(now(), disk.ID, evidence) })
+			_, err := w.apply(ctx, func(r Record) (Record, []event.Event, error) { return r.modified(now(), disk.ID, evidence) })
 			return err
 		}
 	}
@@ -46,7 +47,7 @@ func (w *worker) checkReplica(ctx context.Context, record Record) error {
 	if verdict == inStep {
 		return nil
 	}
-	_, err = w.apply(ctx, func(r Record) (Record, []Fact, error) { return r.mismatched(now(), disk, evidence) })
+	_, err = w.apply(ctx, func(r Record) (Record, []event.Event, error) { return r.mismatched(now(), disk, evidence) })
 	return err
 }
 

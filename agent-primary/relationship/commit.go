@@ -5,12 +5,13 @@ import (
 	"time"
 
 	"vmreplica/agent-primary/resync"
+	"vmreplica/internal/event"
 	"vmreplica/internal/failure"
 	"vmreplica/internal/replication"
 )
 
 // commit mints what the commit would establish. From here the replica decides.
-func (r Record) commit(now time.Time, outcome resync.Outcome, figures []resync.Figures) (Record, []Fact, error) {
+func (r Record) commit(now time.Time, outcome resync.Outcome, figures []resync.Figures) (Record, []event.Event, error) {
 	if !outcome.Equal() || len(outcome.Disks) != len(r.Disks) {
 		return r, nil, failure.New(failure.Corrupt, failure.ReasonProofFailed, "the replica does not hold what was compared")
 	}
@@ -27,7 +28,7 @@ func (r Record) commit(now time.Time, outcome resync.Outcome, figures []resync.F
 }
 
 // committed takes what the replica has committed for acked. This alone leads to Replicating.
-func (r Record) committed(now time.Time) (Record, []Fact, error) {
+func (r Record) committed(now time.Time) (Record, []event.Event, error) {
 	r, err := r.advance(replication.ResyncCommitted)
 	if err != nil {
 		return r, nil, err
@@ -43,7 +44,7 @@ func (r Record) committed(now time.Time) (Record, []Fact, error) {
 		r.Disks[i].Stamp, r.Disks[i].Root = disk.Cut.Stamp, disk.Root.String()
 		r.countWire(disk)
 	}
-	return r, []Fact{resyncCommitted(r)}, nil
+	return r, []event.Event{resyncCommitted(r)}, nil
 }
 
 func (r *Record) countWire(disk ResyncDisk) {
@@ -52,13 +53,13 @@ func (r *Record) countWire(disk ResyncDisk) {
 }
 
 // merging notes that the replica merges what was committed.
-func (r Record) merging() (Record, []Fact, error) {
+func (r Record) merging() (Record, []event.Event, error) {
 	r, err := r.advance(replication.ResyncMerging)
 	return r, nil, err
 }
 
 // done ends a resync whose merge is done.
-func (r Record) done(now time.Time) (Record, []Fact, error) {
+func (r Record) done(now time.Time) (Record, []event.Event, error) {
 	r, err := r.advance(replication.ResyncDone)
 	if err != nil {
 		return r, nil, err
@@ -68,7 +69,7 @@ func (r Record) done(now time.Time) (Record, []Fact, error) {
 }
 
 // verified ends a verify: equal renews the proof, differing is a cause.
-func (r Record) verified(now time.Time, outcome resync.Outcome, figures []resync.Figures) (Record, []Fact, error) {
+func (r Record) verified(now time.Time, outcome resync.Outcome, figures []resync.Figures) (Record, []event.Event, error) {
 	to := replication.ResyncDone
 	if !outcome.Equal() {
 		to = replication.ResyncFailed
@@ -94,8 +95,8 @@ func (r Record) verified(now time.Time, outcome resync.Outcome, figures []resync
 	result := fmt.Sprintf("the replica differs: %d blocks, %d bytes", blocks, bytes)
 	r.Statistics.Failed++
 	r.setCause(now, replication.CauseProofFailed, r.Resync.firstDiffering(), "a verify found that "+result)
-	r, facts, err := r.ended(now, failure.ReasonProofFailed, result)
-	return r, append(facts, resyncRequired(r)), err
+	r, events, err := r.ended(now, failure.ReasonProofFailed, result)
+	return r, append(events, resyncRequired(r)), err
 }
 
 // differing sums what was found to differ.
@@ -116,12 +117,12 @@ func (s *Resync) firstDiffering() string {
 	return ""
 }
 
-// ended completes a resync that has just reached its last state.
-func (r Record) ended(now time.Time, reason, result string) (Record, []Fact, error) {
+// ended completes a resync that has begun and has just reached its last state.
+func (r Record) ended(now time.Time, reason, result string) (Record, []event.Event, error) {
 	r.Resync.EndTime, r.Resync.Reason, r.Resync.Result = now, reason, result
-	facts := make([]Fact, 0, len(r.Resync.Disks))
+	events := make([]event.Event, 0, len(r.Resync.Disks))
 	for i := range r.Resync.Disks {
-		facts = append(facts, resyncFinished(r, i))
+		events = append(events, resyncFinished(r, i))
 	}
-	return r, facts, nil
+	return r, events, nil
 }

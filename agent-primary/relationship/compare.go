@@ -6,6 +6,7 @@ import (
 	"vmreplica/agent-primary/resync"
 	"vmreplica/agent-primary/tracking"
 	"vmreplica/blockdiff"
+	"vmreplica/internal/event"
 	"vmreplica/internal/failure"
 	"vmreplica/internal/replication"
 )
@@ -29,7 +30,7 @@ func (r Record) advance(to replication.ResyncState) (Record, error) {
 }
 
 // begin makes the cut that the resync stands for: from here the old baseline is void.
-func (r Record) begin(now time.Time, proof blockdiff.Algorithm, cuts []tracking.Cut) (Record, []Fact, error) {
+func (r Record) begin(now time.Time, proof blockdiff.Algorithm, cuts []tracking.Cut) (Record, []event.Event, error) {
 	r, err := r.advance(replication.ResyncComparing)
 	if err != nil {
 		return r, nil, err
@@ -38,20 +39,20 @@ func (r Record) begin(now time.Time, proof blockdiff.Algorithm, cuts []tracking.
 	if r.Resync.Proof == 0 {
 		r.Resync.Proof = proof
 	}
-	var facts []Fact
+	var events []event.Event
 	for i := range r.Resync.Disks {
 		disk := &r.Resync.Disks[i]
 		// What an earlier resync left counts only if the image is still the one that it read.
 		disk.Restart = r.Resync.Transfer != r.Resync.ID && disk.Cut.Stamp != cuts[i].Stamp
 		disk.Cut = cuts[i]
-		facts = append(facts, resyncStarted(r, i))
+		events = append(events, resyncStarted(r, i))
 	}
-	return r, facts, nil
+	return r, events, nil
 }
 
 // again takes new cuts for the disks whose image has changed; their passes begin again and what was received
 // stays. Too often in a row suspends the relationship.
-func (r Record) again(now time.Time, changed map[int]tracking.Cut, evidence string) (Record, []Fact, error) {
+func (r Record) again(now time.Time, changed map[int]tracking.Cut, disk, evidence string) (Record, []event.Event, error) {
 	r, err := r.advance(replication.ResyncComparing)
 	if err != nil {
 		return r, nil, err
@@ -61,26 +62,26 @@ func (r Record) again(now time.Time, changed map[int]tracking.Cut, evidence stri
 	for i, cut := range changed {
 		r.Resync.Disks[i].Cut, r.Resync.Disks[i].Restart = cut, true
 	}
-	facts := []Fact{passRestarted(r, evidence)}
+	events := []event.Event{passRestarted(r, disk, evidence)}
 	if r.Resync.InRow < maxRestarts {
-		return r, facts, nil
+		return r, events, nil
 	}
 	r.Suspension = &Suspension{
 		Reason: "the image keeps changing while it is compared: " + evidence,
 		Code:   failure.ReasonImageChanged, Time: now,
 	}
-	return r, append(facts, suspended(r)), nil
+	return r, append(events, suspended(r)), nil
 }
 
 // restarted notes that a disk's stream has begun at 0 as asked.
-func (r Record) restarted(index int) (Record, []Fact, error) {
+func (r Record) restarted(index int) (Record, []event.Event, error) {
 	r = r.clone()
 	r.Resync.Disks[index].Restart = false
 	return r, nil, nil
 }
 
 // interrupted saves how far the resync came when an attempt ended, and why.
-func (r Record) interrupted(err error, figures []resync.Figures) (Record, []Fact, error) {
+func (r Record) interrupted(err error, wait time.Duration, figures []resync.Figures) (Record, []event.Event, error) {
 	r = r.clone()
 	found := failure.Find(err)
 	first := r.Resync.Reason != found.Reason
@@ -91,16 +92,16 @@ func (r Record) interrupted(err error, figures []resync.Figures) (Record, []Fact
 		r.Statistics.NetworkFailures++
 	}
 	if first {
-		return r, []Fact{resyncInterrupted(r, found)}, nil
+		return r, []event.Event{resyncInterrupted(r, found, wait)}, nil
 	}
 	return r, nil, nil
 }
 
 // recovered notes that the resync goes on after failures.
-func (r Record) recovered(attempts int) (Record, []Fact, error) {
+func (r Record) recovered(attempts int) (Record, []event.Event, error) {
 	r = r.clone()
 	r.Resync.Reason = ""
-	return r, []Fact{resyncRecovered(r, attempts)}, nil
+	return r, []event.Event{resyncRecovered(r, attempts)}, nil
 }
 
 // saveFigures keeps the progress; none is no news.

@@ -149,6 +149,9 @@ func TestEveryTransactionMayBeTheLast(t *testing.T) {
 func (p *pair) survive(tell func(*pair, agent), ends []replication.State, at int, after bool) bool {
 	store := &crashing{Store: statetest.New(p.recorder), at: at, after: after}
 	a := p.startOn(store)
+	if a.Manager == nil {
+		return true // it died before it had anything
+	}
 	_, createErr := a.Create(p.t.Context(), spec())
 	if createErr == nil {
 		tell(p, a)

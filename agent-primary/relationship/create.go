@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"vmreplica/agent-primary/tracking"
+	"vmreplica/internal/event"
 	"vmreplica/internal/failure"
 	"vmreplica/internal/replication"
 	"vmreplica/internal/state"
@@ -20,6 +21,8 @@ type Create struct {
 	Spec   replication.Spec
 	// ValidateOnly checks everything that can be checked and creates nothing.
 	ValidateOnly bool
+	// Request names the call; the creation itself is the same however often it is asked for.
+	Request state.Request
 }
 
 // Create makes a relationship and prepares its replica; nothing is copied. One that exists with the same spec and
@@ -68,7 +71,7 @@ func (m *Manager) create(ctx context.Context, asked Create) (View, error) {
 			return View{}, err
 		}
 	}
-	return m.prepare(ctx, existing, replica, record)
+	return m.prepare(ctx, existing, replica, record, asked.Request)
 }
 
 // sameAs refuses to enable a VM that is replicated otherwise, naming what differs.
@@ -182,11 +185,13 @@ func (m *Manager) reserveRecord(ctx context.Context, record Record) (*owner, err
 
 // prepare has the replica make place. If it refuses for good nothing is left here; if it may have done it the
 // record stays, so that repeating the creation goes on.
-func (m *Manager) prepare(ctx context.Context, o *owner, replica Replica, record Record) (View, error) {
+func (m *Manager) prepare(
+	ctx context.Context, o *owner, replica Replica, record Record, asked state.Request,
+) (View, error) {
 	paths, err := replica.Prepare(ctx, record.preparation(false))
 	if err != nil {
 		if refused(err) {
-			err = errors.Join(err, m.forget(ctx, o, nil))
+			err = errors.Join(err, m.forget(ctx, o, change{transition: unchanged}))
 		}
 		return View{}, err
 	}
@@ -194,8 +199,8 @@ func (m *Manager) prepare(ctx context.Context, o *owner, replica Replica, record
 		record.Disks[i].ReplicaPath = paths[i]
 	}
 	record.Prepared = true
-	_, _, err = o.apply(ctx, change{transition: func(Record) (Record, []Fact, error) {
-		return record, []Fact{created(record)}, nil
+	_, _, err = o.apply(ctx, change{request: asked, transition: func(Record) (Record, []event.Event, error) {
+		return record, []event.Event{created(record)}, nil
 	}})
 	if err != nil {
 		return View{}, err

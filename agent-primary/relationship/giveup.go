@@ -6,12 +6,13 @@ import (
 
 	"vmreplica/agent-primary/resync"
 	"vmreplica/agent-primary/tracking"
+	"vmreplica/internal/event"
 	"vmreplica/internal/failure"
 	"vmreplica/internal/replication"
 )
 
 // fail ends a resync that time alone does not cure. What the replica has received stays for the next one.
-func (r Record) fail(now time.Time, err error, figures []resync.Figures) (Record, []Fact, error) {
+func (r Record) fail(now time.Time, err error, figures []resync.Figures) (Record, []event.Event, error) {
 	found := failure.Find(err)
 	began := r.Active() != nil && r.Active().running()
 	voids := r.Active() != nil && r.Active().voids()
@@ -25,14 +26,17 @@ func (r Record) fail(now time.Time, err error, figures []resync.Figures) (Record
 		r.countWire(disk)
 	}
 	r.leave(began, found)
-	var required []Fact
+	var required []event.Event
 	if cause, of := r.causeOf(voids, found); cause != replication.CauseNone {
 		r.setCause(now, cause, found.Disk, of)
 		required = append(required, resyncRequired(r))
 	}
-	r, facts, err := r.ended(now, found.Reason, found.Message)
-	r.Resync.Result = sentence(found)
-	return r, append(facts, required...), err
+	r, events, err := r.ended(now, found.Reason, sentence(found))
+	if !began {
+		events = nil
+	}
+	events = append(events, resyncFailed(r, found))
+	return r, append(events, required...), err
 }
 
 // leave keeps the unfinished transfer for the next resync, or gives it up where going on with it cannot help.
@@ -84,7 +88,7 @@ func (r Record) causeOf(voids bool, found *failure.Error) (replication.Cause, st
 }
 
 // cancel ends a resync that has not sent its commit. The replica's base and points are as they were.
-func (r Record) cancel(now time.Time, figures []resync.Figures) (Record, []Fact, error) {
+func (r Record) cancel(now time.Time, figures []resync.Figures) (Record, []event.Event, error) {
 	active := r.Active()
 	if active == nil {
 		return r, nil, failure.New(failure.Precondition, failure.ReasonWrongState, "no resync is running")
@@ -109,17 +113,21 @@ func (r Record) cancel(now time.Time, figures []resync.Figures) (Record, []Fact,
 	if r.Suspension != nil && r.Suspension.Code != "" {
 		r.Suspension = nil
 	}
-	var required []Fact
+	var required []event.Event
 	if voids {
 		r.setCause(now, replication.CauseResyncCancelled, "", "resync "+r.Resync.ID.Short()+" was cancelled")
 		required = append(required, resyncRequired(r))
 	}
-	r, facts, err := r.ended(now, failure.ReasonCancelled, "cancelled; the replica's content is as it was")
-	return r, append(facts, required...), err
+	r, events, err := r.ended(now, failure.ReasonCancelled, "cancelled; the replica's content is as it was")
+	if !began {
+		events = nil
+	}
+	events = append(events, resyncCancelled(r))
+	return r, append(events, required...), err
 }
 
 // aborted notes that the replica has discarded a transfer.
-func (r Record) aborted(transfer replication.ID) (Record, []Fact, error) {
+func (r Record) aborted(transfer replication.ID) (Record, []event.Event, error) {
 	r = r.clone()
 	r.Abandoned = slices.DeleteFunc(r.Abandoned, func(id replication.ID) bool { return id == transfer })
 	return r, nil, nil

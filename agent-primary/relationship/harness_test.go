@@ -18,6 +18,7 @@ import (
 	"vmreplica/blockdiff"
 	"vmreplica/internal/disk"
 	"vmreplica/internal/durable/durabletest"
+	"vmreplica/internal/event"
 	"vmreplica/internal/failure"
 	"vmreplica/internal/replication"
 	"vmreplica/internal/state"
@@ -288,11 +289,9 @@ type pair struct {
 	images   *images
 	replica  *replica
 	recorder *durabletest.Recorder
-	facts    *facts
 	slots    *relationship.Slots
 	// during is called in each attempt after the disks are open, before it succeeds.
-	during func(ctx context.Context, attempt int) error
-	// differ makes a verify's roots differ.
+	during   func(ctx context.Context, attempt int) error
 	attempts int
 	mu       sync.Mutex
 }
@@ -300,7 +299,7 @@ type pair struct {
 func newPair(t *testing.T) *pair {
 	return &pair{
 		t: t, images: &images{version: map[string]int64{rootPath: 1}}, replica: &replica{},
-		recorder: durabletest.New(), facts: &facts{}, slots: relationship.NewSlots(3),
+		recorder: durabletest.New(), slots: relationship.NewSlots(3),
 	}
 }
 
@@ -359,25 +358,15 @@ func (p *pair) read(kind replication.ResyncKind, d resync.Disk) int64 {
 
 func root(version int64) blockdiff.Hash { return blockdiff.Hash{1, byte(version)} }
 
-// facts collects what was recorded.
-type facts struct {
-	mu  sync.Mutex
-	all []relationship.Fact
-}
-
-func (f *facts) Record(state.Tx, []relationship.Fact) error { return nil }
-
-func (f *facts) Recorded(more []relationship.Fact) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.all = append(f.all, more...)
-}
-
-func (f *facts) count(typ string) (count int) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for _, fact := range f.all {
-		if fact.Type == typ {
+// count is how many events of a type the store holds.
+func (p *pair) count(a agent, typ string) (count int) {
+	p.t.Helper()
+	all, err := a.events.List("", 0, 0)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	for _, e := range all {
+		if e.Type == typ {
 			count++
 		}
 	}
@@ -387,16 +376,25 @@ func (f *facts) count(typ string) (count int) {
 // agent is one run of the primary.
 type agent struct {
 	*relationship.Manager
-	stop func()
+	events *event.Log
+	stop   func()
 }
 
 func (p *pair) start() agent { return p.startOn(statetest.New(p.recorder)) }
 
 func (p *pair) startOn(store state.Store) agent {
 	p.t.Helper()
+	log := slog.New(slog.DiscardHandler)
+	events, err := event.Open(store, log, time.Now)
+	if errors.Is(err, errCrash) {
+		return agent{stop: func() {}}
+	}
+	if err != nil {
+		p.t.Fatal(err)
+	}
 	manager, err := relationship.Open(relationship.Config{
-		Store: store, Requests: state.Requests{Clock: time.Now}, Events: p.facts, Images: p.images,
-		Replicas: p.replica, Attempt: p.attempt, Slots: p.slots, Log: slog.New(slog.DiscardHandler),
+		Store: store, Requests: state.Requests{Clock: time.Now}, Events: events, Images: p.images,
+		Replicas: p.replica, Attempt: p.attempt, Slots: p.slots, Log: log,
 	})
 	if err != nil {
 		p.t.Fatal(err)
@@ -407,7 +405,7 @@ func (p *pair) startOn(store state.Store) agent {
 		defer close(done)
 		manager.Run(ctx)
 	}()
-	return agent{Manager: manager, stop: func() { cancel(); <-done }}
+	return agent{Manager: manager, events: events, stop: func() { cancel(); <-done }}
 }
 
 func spec() relationship.Create {

@@ -10,6 +10,7 @@ import (
 
 	"vmreplica/agent-primary/resync"
 	"vmreplica/agent-primary/tracking"
+	"vmreplica/internal/event"
 	"vmreplica/internal/failure"
 	"vmreplica/internal/replication"
 	"vmreplica/internal/state"
@@ -19,7 +20,7 @@ import (
 type Config struct {
 	Store    state.Store
 	Requests state.Requests
-	Events   Journal
+	Events   *event.Log
 	Images   tracking.Images
 	Replicas Replicas
 	// Attempt runs one attempt of a resync: resync.Attempt.
@@ -38,13 +39,6 @@ const (
 	defaultCheckInterval     = 30 * time.Second
 	defaultReconcileInterval = 5 * time.Minute
 )
-
-// Journal keeps what happened. Record is called within the transaction of the change, Recorded after it was
-// durable.
-type Journal interface {
-	Record(tx state.Tx, facts []Fact) error
-	Recorded(facts []Fact)
-}
 
 // Manager is the relationships of an agent. Methods may be called concurrently; changes wait for Run.
 type Manager struct {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"vmreplica/internal/event"
 	"vmreplica/internal/failure"
 	"vmreplica/internal/replication"
 	"vmreplica/internal/state"
@@ -37,7 +38,7 @@ func (m *Manager) Suspend(ctx context.Context, vm, reason string, request state.
 	if err != nil {
 		return View{}, err
 	}
-	return m.changeAndShow(ctx, vm, change{request: request, transition: func(r Record) (Record, []Fact, error) {
+	return m.changeAndShow(ctx, vm, change{request: request, transition: func(r Record) (Record, []event.Event, error) {
 		return r.suspend(now(), reason, o.activeFigures(r))
 	}})
 }
@@ -49,21 +50,21 @@ func (m *Manager) Resume(ctx context.Context, vm string, request state.Request) 
 
 // Resynchronize is Resume, and a resync at a time: zero means now.
 func (m *Manager) Resynchronize(ctx context.Context, vm string, at time.Time, request state.Request) (View, error) {
-	return m.changeAndShow(ctx, vm, change{request: request, transition: func(r Record) (Record, []Fact, error) {
+	return m.changeAndShow(ctx, vm, change{request: request, transition: func(r Record) (Record, []event.Event, error) {
 		return r.resynchronize(now(), at)
 	}})
 }
 
 // Update changes what was asked.
 func (m *Manager) Update(ctx context.Context, vm string, asked Update, request state.Request) (View, error) {
-	return m.changeAndShow(ctx, vm, change{request: request, transition: func(r Record) (Record, []Fact, error) {
+	return m.changeAndShow(ctx, vm, change{request: request, transition: func(r Record) (Record, []event.Event, error) {
 		return r.update(asked)
 	}})
 }
 
 // ResetStatistics sets the counters to zero.
 func (m *Manager) ResetStatistics(ctx context.Context, vm string, request state.Request) (View, error) {
-	return m.changeAndShow(ctx, vm, change{request: request, transition: func(r Record) (Record, []Fact, error) {
+	return m.changeAndShow(ctx, vm, change{request: request, transition: func(r Record) (Record, []event.Event, error) {
 		return r.resetStatistics(now())
 	}})
 }
@@ -72,7 +73,7 @@ func (m *Manager) ResetStatistics(ctx context.Context, vm string, request state.
 func (m *Manager) Start(ctx context.Context, vm string, asked Start, request state.Request) (ResyncView, error) {
 	_, answer, err := m.change(ctx, vm, change{
 		request:    request,
-		transition: func(r Record) (Record, []Fact, error) { return r.start(now(), asked) },
+		transition: func(r Record) (Record, []event.Event, error) { return r.start(now(), asked) },
 		answer:     func(r Record) []byte { return []byte(r.Resync.ID) },
 	})
 	if err != nil {
@@ -90,7 +91,7 @@ func (m *Manager) Cancel(ctx context.Context, vm string, id replication.ID, requ
 	}
 	_, answer, err := m.change(ctx, vm, change{
 		request: request,
-		transition: func(r Record) (Record, []Fact, error) {
+		transition: func(r Record) (Record, []event.Event, error) {
 			if active := r.Active(); id != "" && (active == nil || active.ID != id) {
 				return r, nil, failure.New(failure.Precondition, failure.ReasonWrongState, "resync %s is not running", id)
 			}

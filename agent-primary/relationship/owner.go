@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"vmreplica/agent-primary/resync"
+	"vmreplica/internal/event"
 	"vmreplica/internal/failure"
 	"vmreplica/internal/replication"
 	"vmreplica/internal/state"
@@ -40,7 +41,7 @@ type owner struct {
 // change is a transition asked for.
 type change struct {
 	// transition makes the next record; it runs within the transaction.
-	transition func(Record) (Record, []Fact, error)
+	transition func(Record) (Record, []event.Event, error)
 	// request makes the change happen once though it is asked for again; answer is what is kept for it.
 	request state.Request
 	answer  func(Record) []byte
@@ -201,7 +202,7 @@ func (o *owner) settle() {
 	if len(figures) == 0 {
 		return
 	}
-	c := change{transition: func(r Record) (Record, []Fact, error) {
+	c := change{transition: func(r Record) (Record, []event.Event, error) {
 		r = r.clone()
 		r.saveFigures(figures)
 		return r, nil, nil
@@ -234,14 +235,16 @@ func (o *owner) handle(c change) answered {
 
 func (o *owner) persist(c change) answered {
 	before := o.record()
-	after, facts := before, []Fact(nil)
+	after := before
+	var recorded []event.Event
 	var answer []byte
 	err := o.config.Store.Update(func(tx state.Tx) (err error) {
 		answer, err = o.config.Requests.Do(tx, c.request, func() ([]byte, error) {
-			if after, facts, err = c.transition(before); err != nil {
+			var events []event.Event
+			if after, events, err = c.transition(before); err != nil {
 				return nil, err
 			}
-			if err := o.write(tx, c, after, facts); err != nil || c.answer == nil {
+			if recorded, err = o.write(tx, c, after, events); err != nil || c.answer == nil {
 				return nil, err
 			}
 			return c.answer(after), nil
@@ -255,19 +258,24 @@ func (o *owner) persist(c change) answered {
 	o.version++
 	o.notBefore = time.Time{}
 	o.erased = c.erase
-	o.config.Events.Recorded(facts)
+	o.config.Events.Publish(recorded...)
 	o.tell(before, after)
 	return answered{record: after, answer: answer}
 }
 
-func (o *owner) write(tx state.Tx, c change, after Record, facts []Fact) error {
-	if err := o.config.Events.Record(tx, facts); err != nil {
-		return err
+// write keeps what happened and the record in one transaction.
+func (o *owner) write(tx state.Tx, c change, after Record, events []event.Event) (recorded []event.Event, err error) {
+	for _, e := range events {
+		numbered, err := o.config.Events.Append(tx, e)
+		if err != nil {
+			return nil, err
+		}
+		recorded = append(recorded, numbered)
 	}
 	if c.erase {
-		return erase(tx, after.Name)
+		return recorded, erase(tx, after.Name)
 	}
-	return save(tx, after)
+	return recorded, save(tx, after)
 }
 
 // tell logs a change of state.

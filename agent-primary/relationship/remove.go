@@ -2,8 +2,11 @@ package relationship
 
 import (
 	"context"
+	"strings"
 
+	"vmreplica/internal/event"
 	"vmreplica/internal/failure"
+	"vmreplica/internal/state"
 )
 
 // Remove ends a relationship.
@@ -12,6 +15,8 @@ type Remove struct {
 	DeleteData bool
 	// Force ends it here though the replica cannot be reached or refuses.
 	Force bool
+	// Request names the call; repeated, it is answered the same.
+	Request state.Request
 }
 
 // Remove ends a relationship, first on the replica, then here, and answers what was left or deleted. One that the
@@ -19,7 +24,7 @@ type Remove struct {
 func (m *Manager) Remove(ctx context.Context, vm string, asked Remove) ([]string, error) {
 	o, err := m.owner(vm)
 	if err != nil {
-		return nil, err
+		return m.removedBefore(asked.Request, err)
 	}
 	release, err := m.reserve(vm)
 	if err != nil {
@@ -30,20 +35,53 @@ func (m *Manager) Remove(ctx context.Context, vm string, asked Remove) ([]string
 	if err != nil {
 		return nil, err
 	}
+	notes, err := m.release(ctx, record, asked)
+	if err == nil {
+		err = m.forget(ctx, o, change{
+			request: asked.Request, answer: func(Record) []byte { return joinNotes(notes) },
+			transition: func(r Record) (Record, []event.Event, error) { return r, []event.Event{removed(r)}, nil },
+		})
+	}
+	if err == nil {
+		return notes, nil
+	}
+	if _, _, thawErr := o.apply(ctx, change{thaw: true}); thawErr != nil {
+		return nil, thawErr
+	}
+	return nil, removeRemedy(err, vm)
+}
+
+// release ends the relationship on the replica.
+func (m *Manager) release(ctx context.Context, record Record, asked Remove) ([]string, error) {
 	notes, err := m.config.Replicas.At(record.Spec.ReplicaAddress, record.identity()).Release(ctx, asked.DeleteData)
 	switch {
-	case err == nil:
 	case hasClass(err, failure.NotFound):
-		notes = []string{"The replica had no record of it."}
-	case asked.Force:
-		notes = []string{"The replica was not released and keeps what it has: " + failure.Find(err).Message}
+		return []string{"The replica had no record of it."}, nil
+	case err != nil && asked.Force:
+		return []string{"The replica was not released and keeps what it has: " + failure.Find(err).Message}, nil
 	default:
-		if _, _, thawErr := o.apply(ctx, change{thaw: true}); thawErr != nil {
-			return nil, thawErr
-		}
-		return nil, removeRemedy(err, vm)
+		return notes, err
 	}
-	return notes, m.forget(ctx, o, []Fact{removed(record)})
+}
+
+// removedBefore answers a removal that was asked for under the same request before, else notFound.
+func (m *Manager) removedBefore(request state.Request, notFound error) (notes []string, err error) {
+	err = m.config.Store.Update(func(tx state.Tx) error {
+		answer, err := m.config.Requests.Do(tx, request, func() ([]byte, error) { return nil, notFound })
+		notes = splitNotes(answer)
+		return err
+	})
+	return notes, err
+}
+
+// joinNotes and splitNotes keep sentences as lines.
+func joinNotes(notes []string) []byte { return []byte(strings.Join(notes, "\n")) }
+
+func splitNotes(kept []byte) []string {
+	if len(kept) == 0 {
+		return nil
+	}
+	return strings.Split(string(kept), "\n")
 }
 
 func removeRemedy(err error, vm string) error {
@@ -54,12 +92,13 @@ func removeRemedy(err error, vm string) error {
 	return found.Try("To end it here alone: vmreplica remove %s --force", vm)
 }
 
+// unchanged is the transition to the same record.
+func unchanged(r Record) (Record, []event.Event, error) { return r, nil, nil }
+
 // forget erases a record and ends its owner.
-func (m *Manager) forget(ctx context.Context, o *owner, facts []Fact) error {
-	_, _, err := o.apply(ctx, change{erase: true, transition: func(r Record) (Record, []Fact, error) {
-		return r, facts, nil
-	}})
-	if err != nil {
+func (m *Manager) forget(ctx context.Context, o *owner, c change) error {
+	c.erase = true
+	if _, _, err := o.apply(ctx, c); err != nil {
 		return err
 	}
 	m.mu.Lock()

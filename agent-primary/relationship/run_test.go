@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"vmreplica/agent-primary/relationship"
+	"vmreplica/internal/event"
 	"vmreplica/internal/failure"
 	"vmreplica/internal/replication"
 	"vmreplica/internal/state"
@@ -48,8 +49,9 @@ func TestFirstCopyResyncAndVerify(t *testing.T) {
 		if p.replica.commits != 2 || len(p.replica.aborts) != 1 || p.replica.position.Transfer != "" {
 			t.Fatalf("%d commits, %d aborts, open %q", p.replica.commits, len(p.replica.aborts), p.replica.position.Transfer)
 		}
-		if p.facts.count(relationship.FactResyncStarted) != 3 || p.facts.count(relationship.FactResyncFinished) != 3 {
-			t.Fatalf("facts %+v", p.facts.all)
+		if p.count(a, event.TypeInitialStarted) != 1 || p.count(a, event.TypeInitialFinished) != 1 ||
+			p.count(a, event.TypeResyncStarted) != 1 || p.count(a, event.TypeResyncFinished) != 1 || p.count(a, event.TypeVerifyFinished) != 1 {
+			t.Fatal("not every start and end was told of")
 		}
 		if p.images.open != 0 {
 			t.Fatal("an image is still open")
@@ -99,9 +101,9 @@ func TestAnUnreachableReplicaIsRetriedForeverAndSaysSo(t *testing.T) {
 		time.Sleep(time.Minute)
 		p.settle()
 		p.want(a, replication.Replicating)
-		if p.facts.count(relationship.FactResyncRecovered) != 1 || p.facts.count(relationship.FactResyncInterrupted) != 1 {
-			t.Fatalf("%d recoveries and %d interruptions were told of", p.facts.count(relationship.FactResyncRecovered),
-				p.facts.count(relationship.FactResyncInterrupted))
+		if p.count(a, event.TypeResyncRecovered) != 1 || p.count(a, event.TypeResyncInterrupted) != 1 {
+			t.Fatalf("%d recoveries and %d interruptions were told of", p.count(a, event.TypeResyncRecovered),
+				p.count(a, event.TypeResyncInterrupted))
 		}
 	})
 }
@@ -154,7 +156,7 @@ func TestAChangedImageRestartsThePassAndKeepsTheTransfer(t *testing.T) {
 		p.begin(a, replication.KindResync)
 		p.settle()
 		view := p.want(a, replication.Replicating)
-		if view.Resync.Restarts != 2 || p.facts.count(relationship.FactPassRestarted) != 2 {
+		if view.Resync.Restarts != 2 || p.count(a, event.TypePassRestarted) != 2 {
 			t.Fatalf("resync %+v", view.Resync)
 		}
 		opens := p.replica.opens

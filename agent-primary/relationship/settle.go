@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"vmreplica/agent-primary/resync"
+	"vmreplica/internal/event"
 	"vmreplica/internal/failure"
 	"vmreplica/internal/replication"
 )
@@ -50,7 +51,7 @@ func (w *worker) settle(ctx context.Context, verdict verdict, evidence string) e
 }
 
 func (w *worker) committed(ctx context.Context) error {
-	_, err := w.apply(ctx, func(r Record) (Record, []Fact, error) { return r.committed(now()) })
+	_, err := w.apply(ctx, func(r Record) (Record, []event.Event, error) { return r.committed(now()) })
 	return err
 }
 
@@ -80,7 +81,7 @@ func (w *worker) follow(ctx context.Context) error {
 			return w.mergeLost(ctx, disk, evidence)
 		}
 		if position.LayersToMerge == 0 {
-			_, err := w.apply(ctx, func(r Record) (Record, []Fact, error) { return r.done(now()) })
+			_, err := w.apply(ctx, func(r Record) (Record, []event.Event, error) { return r.done(now()) })
 			return err
 		}
 		if record.Active().State == replication.ResyncCommitted {
@@ -96,14 +97,14 @@ func (w *worker) follow(ctx context.Context) error {
 
 // mergeLost ends a resync whose result the replica no longer has.
 func (w *worker) mergeLost(ctx context.Context, disk, evidence string) error {
-	_, err := w.apply(ctx, func(r Record) (Record, []Fact, error) {
+	_, err := w.apply(ctx, func(r Record) (Record, []event.Event, error) {
 		now := time.Now()
-		r, facts, err := r.mismatched(now, disk, evidence)
+		r, events, err := r.mismatched(now, disk, evidence)
 		if err != nil {
 			return r, nil, err
 		}
 		r, more, err := r.done(now)
-		return r, append(facts, more...), err
+		return r, append(events, more...), err
 	})
 	return err
 }
@@ -120,7 +121,7 @@ func (w *worker) abandon(ctx context.Context) error {
 		if err != nil {
 			w.owner.log.Warn("the replica did not discard a transfer", "transfer", transfer, "error", err)
 		}
-		if _, err := w.apply(ctx, func(r Record) (Record, []Fact, error) { return r.aborted(transfer) }); err != nil {
+		if _, err := w.apply(ctx, func(r Record) (Record, []event.Event, error) { return r.aborted(transfer) }); err != nil {
 			return err
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"vmreplica/agent-primary/schedule"
+	"vmreplica/internal/event"
 	"vmreplica/internal/failure"
 	"vmreplica/internal/replication"
 )
@@ -20,7 +21,7 @@ type Start struct {
 }
 
 // start schedules a resync.
-func (r Record) start(now time.Time, asked Start) (Record, []Fact, error) {
+func (r Record) start(now time.Time, asked Start) (Record, []event.Event, error) {
 	if err := r.mayStart(asked.Kind); err != nil {
 		return r, nil, err
 	}
@@ -41,7 +42,7 @@ func (r Record) start(now time.Time, asked Start) (Record, []Fact, error) {
 	r.takeUp(next, asked.Restart)
 	r.Resync = next
 	if at.After(now) {
-		return r, []Fact{resyncScheduled(r)}, nil
+		return r, []event.Event{resyncScheduled(r)}, nil
 	}
 	return r, nil, nil
 }

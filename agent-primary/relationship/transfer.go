@@ -7,6 +7,7 @@ import (
 
 	"vmreplica/agent-primary/resync"
 	"vmreplica/agent-primary/tracking"
+	"vmreplica/internal/event"
 	"vmreplica/internal/failure"
 	"vmreplica/internal/replication"
 )
@@ -18,7 +19,7 @@ func (w *worker) transfer(ctx context.Context) error {
 		return err
 	}
 	w.owner.log.Error("the resync failed", "resync", w.of, "error", err)
-	_, applyErr := w.apply(ctx, func(r Record) (Record, []Fact, error) {
+	_, applyErr := w.apply(ctx, func(r Record) (Record, []event.Event, error) {
 		return r.fail(now(), err, w.figures())
 	})
 	return applyErr
@@ -26,19 +27,23 @@ func (w *worker) transfer(ctx context.Context) error {
 
 func (w *worker) figures() []resync.Figures { return w.owner.live.figures(w.of) }
 
-// interrupted saves an attempt's end. Progress since the last one begins the backoff anew.
-func (w *worker) interrupted(ctx context.Context, cause error) error {
+// interrupted saves an attempt's end.
+func (w *worker) interrupted(ctx context.Context, cause error, wait time.Duration) error {
 	figures := w.figures()
+	_, err := w.apply(ctx, func(r Record) (Record, []event.Event, error) { return r.interrupted(cause, wait, figures) })
+	return err
+}
+
+// noteProgress begins the backoff anew when more is durable than at the last failure.
+func (w *worker) noteProgress() {
 	var durable int64
-	for _, disk := range figures {
+	for _, disk := range w.figures() {
 		durable += disk.DurableBytes
 	}
 	if durable > w.progress {
 		w.retry.Succeeded()
 	}
 	w.progress = durable
-	_, err := w.apply(ctx, func(r Record) (Record, []Fact, error) { return r.interrupted(cause, figures) })
-	return err
 }
 
 // attempt is one: connect, ask, open, compare, commit.
@@ -137,7 +142,7 @@ func (w *worker) cut(ctx context.Context, hello Hello, sources sources) (Record,
 			}
 		}
 	}
-	return w.apply(ctx, func(r Record) (Record, []Fact, error) { return r.begin(now(), hello.Proof, cuts) })
+	return w.apply(ctx, func(r Record) (Record, []event.Event, error) { return r.begin(now(), hello.Proof, cuts) })
 }
 
 // continuous is nil while every image is as it was at its cut. Of those that are not the passes begin again:
@@ -150,8 +155,9 @@ func (w *worker) continuous(ctx context.Context, record Record, sources sources)
 	if record.Active().Kind == replication.KindVerify {
 		return evidence
 	}
-	_, err = w.apply(ctx, func(r Record) (Record, []Fact, error) {
-		return r.again(now(), changed, failure.Find(evidence).Message)
+	_, err = w.apply(ctx, func(r Record) (Record, []event.Event, error) {
+		found := failure.Find(evidence)
+		return r.again(now(), changed, found.Disk, found.Message)
 	})
 	if err != nil {
 		return err
@@ -174,12 +180,12 @@ func (w *worker) compare(ctx context.Context, record Record, position Position, 
 		return err
 	}
 	if active.Kind == replication.KindVerify {
-		_, err := w.apply(ctx, func(r Record) (Record, []Fact, error) {
+		_, err := w.apply(ctx, func(r Record) (Record, []event.Event, error) {
 			return r.verified(now(), outcome, w.figures())
 		})
 		return err
 	}
-	if _, err := w.apply(ctx, func(r Record) (Record, []Fact, error) {
+	if _, err := w.apply(ctx, func(r Record) (Record, []event.Event, error) {
 		return r.commit(now(), outcome, w.figures())
 	}); err != nil {
 		return err
@@ -238,7 +244,7 @@ func (p watched) Open(ctx context.Context, open resync.Open) (resync.Stream, res
 		if disk.ID != open.Disk {
 			continue
 		}
-		if _, err := p.worker.apply(ctx, func(r Record) (Record, []Fact, error) { return r.restarted(i) }); err != nil {
+		if _, err := p.worker.apply(ctx, func(r Record) (Record, []event.Event, error) { return r.restarted(i) }); err != nil {
 			stream.Close()
 			return nil, opened, err
 		}
@@ -255,6 +261,6 @@ func (w *worker) connected(ctx context.Context) error {
 	w.announced = true
 	w.owner.live.change(func(l *Live) { l.Trouble, l.NextAttempt = nil, time.Time{} })
 	w.owner.log.Info("the resync goes on", "resync", w.of, "failed_attempts", attempts)
-	_, err := w.apply(ctx, func(r Record) (Record, []Fact, error) { return r.recovered(attempts) })
+	_, err := w.apply(ctx, func(r Record) (Record, []event.Event, error) { return r.recovered(attempts) })
 	return err
 }

@@ -10,6 +10,7 @@ import (
 	"vmreplica/agent-primary/tracking"
 	"vmreplica/blockdiff"
 	"vmreplica/internal/disk"
+	"vmreplica/internal/event"
 	"vmreplica/internal/failure"
 	"vmreplica/internal/replication"
 )
@@ -19,29 +20,35 @@ var noon = time.Date(2026, 3, 28, 12, 0, 0, 0, time.UTC)
 // operation is what may be asked of a record in any state.
 type operation struct {
 	name  string
-	apply func(Record) (Record, []Fact, error)
+	apply func(Record) (Record, []event.Event, error)
 }
 
 var operations = []operation{
-	{"start initial", func(r Record) (Record, []Fact, error) { return r.start(noon, Start{Kind: replication.KindInitial}) }},
-	{"start resync", func(r Record) (Record, []Fact, error) { return r.start(noon, Start{Kind: replication.KindResync}) }},
-	{"start verify", func(r Record) (Record, []Fact, error) { return r.start(noon, Start{Kind: replication.KindVerify}) }},
-	{"cancel", func(r Record) (Record, []Fact, error) { return r.cancel(noon, nil) }},
-	{"suspend", func(r Record) (Record, []Fact, error) { return r.suspend(noon, "why", nil) }},
-	{"resume", Record.resume},
-	{"resynchronize", func(r Record) (Record, []Fact, error) { return r.resynchronize(noon, time.Time{}) }},
-	{"modified", func(r Record) (Record, []Fact, error) { return r.modified(noon, "root", "written") }},
-	{"begin", func(r Record) (Record, []Fact, error) { return r.begin(noon, blockdiff.BLAKE3, cuts(1)) }},
-	{"again", func(r Record) (Record, []Fact, error) {
-		return r.again(noon, map[int]tracking.Cut{0: cuts(2)[0]}, "written")
+	{"start initial", func(r Record) (Record, []event.Event, error) {
+		return r.start(noon, Start{Kind: replication.KindInitial})
 	}},
-	{"commit", func(r Record) (Record, []Fact, error) { return r.commit(noon, equal(), nil) }},
-	{"committed", func(r Record) (Record, []Fact, error) { return r.committed(noon) }},
+	{"start resync", func(r Record) (Record, []event.Event, error) {
+		return r.start(noon, Start{Kind: replication.KindResync})
+	}},
+	{"start verify", func(r Record) (Record, []event.Event, error) {
+		return r.start(noon, Start{Kind: replication.KindVerify})
+	}},
+	{"cancel", func(r Record) (Record, []event.Event, error) { return r.cancel(noon, nil) }},
+	{"suspend", func(r Record) (Record, []event.Event, error) { return r.suspend(noon, "why", nil) }},
+	{"resume", Record.resume},
+	{"resynchronize", func(r Record) (Record, []event.Event, error) { return r.resynchronize(noon, time.Time{}) }},
+	{"modified", func(r Record) (Record, []event.Event, error) { return r.modified(noon, "root", "written") }},
+	{"begin", func(r Record) (Record, []event.Event, error) { return r.begin(noon, blockdiff.BLAKE3, cuts(1)) }},
+	{"again", func(r Record) (Record, []event.Event, error) {
+		return r.again(noon, map[int]tracking.Cut{0: cuts(2)[0]}, "root", "written")
+	}},
+	{"commit", func(r Record) (Record, []event.Event, error) { return r.commit(noon, equal(), nil) }},
+	{"committed", func(r Record) (Record, []event.Event, error) { return r.committed(noon) }},
 	{"merging", Record.merging},
-	{"done", func(r Record) (Record, []Fact, error) { return r.done(noon) }},
-	{"verified equal", func(r Record) (Record, []Fact, error) { return r.verified(noon, equal(), nil) }},
-	{"verified differing", func(r Record) (Record, []Fact, error) { return r.verified(noon, differing(), nil) }},
-	{"fail", func(r Record) (Record, []Fact, error) {
+	{"done", func(r Record) (Record, []event.Event, error) { return r.done(noon) }},
+	{"verified equal", func(r Record) (Record, []event.Event, error) { return r.verified(noon, equal(), nil) }},
+	{"verified differing", func(r Record) (Record, []event.Event, error) { return r.verified(noon, differing(), nil) }},
+	{"fail", func(r Record) (Record, []event.Event, error) {
 		return r.fail(noon, failure.New(failure.Precondition, failure.ReasonImageMissing, "gone"), nil)
 	}},
 }

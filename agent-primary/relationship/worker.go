@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"vmreplica/agent-primary/schedule"
+	"vmreplica/internal/event"
 	"vmreplica/internal/failure"
 	"vmreplica/internal/replication"
 )
@@ -92,7 +93,7 @@ func (w *worker) run(ctx context.Context) error {
 }
 
 // apply makes a change on behalf of the worker.
-func (w *worker) apply(ctx context.Context, transition func(Record) (Record, []Fact, error)) (Record, error) {
+func (w *worker) apply(ctx context.Context, transition func(Record) (Record, []event.Event, error)) (Record, error) {
 	record, _, err := w.owner.apply(ctx, change{transition: transition, worker: w})
 	return record, err
 }
@@ -106,7 +107,7 @@ var errAgain = errors.New("again")
 
 // retrying repeats once until it succeeds, fails for good or is stopped. Between failures that time cures it
 // waits; failed, if there is one, is told of each.
-func (w *worker) retrying(ctx context.Context, once func(context.Context) error, failed func(context.Context, error) error) error {
+func (w *worker) retrying(ctx context.Context, once func(context.Context) error, failed func(context.Context, error, time.Duration) error) error {
 	for {
 		err := once(ctx)
 		switch {
@@ -115,12 +116,13 @@ func (w *worker) retrying(ctx context.Context, once func(context.Context) error,
 		case err == nil || ctx.Err() != nil || errors.Is(err, errSuperseded) || !curable(err):
 			return err
 		}
+		wait := w.backOff(err)
 		if failed != nil {
-			if err := failed(ctx, err); err != nil {
+			if err := failed(ctx, err, wait); err != nil {
 				return err
 			}
 		}
-		if err := w.backOff(ctx, err); err != nil {
+		if err := sleep(ctx, wait); err != nil {
 			return err
 		}
 	}
@@ -131,8 +133,9 @@ func curable(err error) bool {
 	return failure.Retryable(err) || failure.Find(err).Reason == failure.ReasonImageInUse
 }
 
-// backOff waits for the next attempt and lets everybody see it.
-func (w *worker) backOff(ctx context.Context, err error) error {
+// backOff is how long to wait for the next attempt, for everybody to see.
+func (w *worker) backOff(err error) time.Duration {
+	w.noteProgress()
 	now := time.Now()
 	at := w.retry.Failed(now)
 	attempts, since := w.retry.Failures()
@@ -144,7 +147,7 @@ func (w *worker) backOff(ctx context.Context, err error) error {
 	if attempts == 1 {
 		w.owner.log.Warn("the task waits and tries again", "task", w.todo.String(), "error", err)
 	}
-	return sleep(ctx, at.Sub(now))
+	return at.Sub(now)
 }
 
 func hasClass(err error, class failure.Class) bool {
