@@ -166,15 +166,15 @@ func (v *VM) Abort(transfer replication.ID) (Record, error) {
 }
 
 // StartMerge marks a disk's lowest layer; see Record.StartMerge.
-func (v *VM) StartMerge(diskID string) (Record, error) {
+func (v *VM) StartMerge(diskID string, bytes int64) (Record, error) {
 	v.turn.Lock()
 	defer v.turn.Unlock()
-	return v.Update(func(r *Record) error { return r.StartMerge(diskID) })
+	return v.Update(func(r *Record) error { return r.StartMerge(diskID, bytes) })
 }
 
 // FinishMerge says that the base durably holds the lowest layer. A committed layer above gets the base as its
 // parent first.
-func (v *VM) FinishMerge(diskID string) (Record, error) {
+func (v *VM) FinishMerge(diskID string, m Merged) (Record, error) {
 	v.turn.Lock()
 	defer v.turn.Unlock()
 	record, err := v.Record()
@@ -192,7 +192,7 @@ func (v *VM) FinishMerge(diskID string) (Record, error) {
 	if err != nil {
 		return Record{}, failure.Locate(err, v.name, diskID)
 	}
-	record, err = v.Update(func(r *Record) error { return r.FinishMerge(diskID, stamp) })
+	record, err = v.Update(func(r *Record) error { return r.FinishMerge(diskID, stamp, m) })
 	if err != nil {
 		return Record{}, err
 	}

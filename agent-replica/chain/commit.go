@@ -6,6 +6,7 @@ import (
 
 	"vmreplica/blockdiff"
 	"vmreplica/internal/disk"
+	"vmreplica/internal/event"
 	"vmreplica/internal/failure"
 	"vmreplica/internal/replication"
 )
@@ -62,6 +63,10 @@ func (r *Record) commit(c Commit, s settled) error {
 	r.Lineage, r.Cut, r.CommittedTransfer = c.Lineage, c.Cut, c.Transfer
 	r.CommitTime, r.ProvenTime, r.ProvenRoot = c.Time, c.Time, s.provenRoot
 	r.CommitDuration = c.Time.Sub(r.Transfer.StartTime)
+	r.tell(event.New(event.TypeResyncCommitted, r.VM, "", "The replica of the virtual machine holds the content of the "+
+		"committed transfer.", map[string]string{
+		"transfer": string(c.Transfer), "lineage": string(c.Lineage), "cut": string(c.Cut), "root": s.provenRoot,
+	}))
 	r.Transfer = nil
 	return nil
 }

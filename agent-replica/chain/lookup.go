@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"vmreplica/blockdiff"
+	"vmreplica/internal/event"
 	"vmreplica/internal/failure"
 	"vmreplica/internal/replication"
 )
@@ -67,6 +68,9 @@ func (r *Record) Files() []string {
 	}
 	return files
 }
+
+// tell adds an event to the transaction that changes the record.
+func (r *Record) tell(e event.Event) { r.told = append(r.told, e) }
 
 // Segments is the number of segments of the disk.
 func (d *Disk) Segments() int64 {

@@ -3,10 +3,12 @@ package chain
 import (
 	"path"
 	"regexp"
+	"strconv"
 	"strings"
 	"time"
 
 	"vmreplica/internal/disk"
+	"vmreplica/internal/event"
 	"vmreplica/internal/failure"
 	"vmreplica/internal/replication"
 )
@@ -69,8 +71,14 @@ func (r *Registry) Prepare(p Prepare) (Record, error) {
 	}
 	return r.table.Update(p.VM, func(record *Record) error {
 		for i := range record.Disks {
-			record.Disks[i].Base.Stamp = stamps[i]
+			d := &record.Disks[i]
+			d.Base.Stamp = stamps[i]
+			if p.UseExisting {
+				record.tell(event.BaseAdopted(p.VM, d.ID, r.place(d.Base)))
+			}
 		}
+		record.tell(event.New(event.TypeCreated, p.VM, "", "The replica of the virtual machine is prepared.",
+			map[string]string{"primary": p.Primary, "disks": strconv.Itoa(len(record.Disks))}))
 		record.Prepared = true
 		return nil
 	})

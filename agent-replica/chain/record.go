@@ -5,6 +5,7 @@ import (
 
 	"vmreplica/blockdiff"
 	"vmreplica/internal/disk"
+	"vmreplica/internal/event"
 	"vmreplica/internal/replication"
 )
 
@@ -41,6 +42,8 @@ type Record struct {
 	Creating []string
 	// Garbage are files that no layer refers to any more and that are yet to be deleted.
 	Garbage []string
+	// told are events of the transaction that changes the record; they are not kept in it.
+	told []event.Event
 }
 
 // Disk is one disk's layer table.

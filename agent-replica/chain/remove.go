@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"vmreplica/internal/event"
 	"vmreplica/internal/failure"
 )
 
@@ -27,6 +28,11 @@ func (r *Record) release(deleteData bool) error {
 			r.Garbage = append(r.Garbage, d.Base.File)
 		}
 	}
+	left := "Its disks were left where they are."
+	if deleteData {
+		left = "Its files are deleted."
+	}
+	r.tell(event.New(event.TypeRemoved, r.VM, "", "The replica of the virtual machine is removed. "+left, nil))
 	r.Releasing, r.Disks = true, nil
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"sync"
 
+	"vmreplica/internal/event"
 	"vmreplica/internal/failure"
 	"vmreplica/internal/state"
 )
@@ -12,6 +13,7 @@ import (
 type Table struct {
 	store state.Store
 	rows  state.Table[Record]
+	log   *event.Log
 
 	mu        sync.Mutex
 	observers []*observer
@@ -19,9 +21,10 @@ type Table struct {
 
 type observer struct{ call func(vm string) }
 
-// NewTable keeps records in the store's bucket "replicas".
-func NewTable(store state.Store) *Table {
-	return &Table{store: store, rows: state.Table[Record]{Bucket: "replicas"}}
+// NewTable keeps records in the store's bucket "replicas". What transitions tell goes to log, in their transaction;
+// a nil log keeps nothing of it.
+func NewTable(store state.Store, log *event.Log) *Table {
+	return &Table{store: store, rows: state.Table[Record]{Bucket: "replicas"}, log: log}
 }
 
 // Get is the record of a VM; NOT_FOUND when there is none.
@@ -97,16 +100,39 @@ func (t *Table) Delete(vm string) error {
 
 func (t *Table) write(vm string, fn func(state.Tx) (Record, error)) (Record, error) {
 	var record Record
+	var told []event.Event
 	err := t.store.Update(func(tx state.Tx) error {
 		var err error
-		record, err = fn(tx)
+		if record, err = fn(tx); err != nil {
+			return err
+		}
+		told, err = t.append(tx, record.told)
 		return err
 	})
 	if err != nil {
 		return Record{}, failure.Locate(err, vm, "")
 	}
+	if len(told) > 0 {
+		t.log.Publish(told...)
+	}
+	record.told = nil
 	t.notify(vm)
 	return record, nil
+}
+
+func (t *Table) append(tx state.Tx, events []event.Event) ([]event.Event, error) {
+	if t.log == nil {
+		return nil, nil
+	}
+	var appended []event.Event
+	for _, e := range events {
+		recorded, err := t.log.Append(tx, e)
+		if err != nil {
+			return nil, err
+		}
+		appended = append(appended, recorded)
+	}
+	return appended, nil
 }
 
 // Observe calls fn with a VM's name after each change of its record, until the returned function was called. fn

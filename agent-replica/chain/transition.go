@@ -7,6 +7,7 @@ import (
 
 	"vmreplica/blockdiff"
 	"vmreplica/internal/disk"
+	"vmreplica/internal/event"
 	"vmreplica/internal/failure"
 	"vmreplica/internal/replication"
 )
@@ -279,20 +280,31 @@ func (r *Record) ForgetGarbage(files []string) {
 	r.Garbage = slices.DeleteFunc(r.Garbage, func(f string) bool { return slices.Contains(files, f) })
 }
 
-// StartMerge marks the lowest layer of a disk: from here the base is being written. Repeating it changes nothing.
-func (r *Record) StartMerge(diskID string) error {
+// StartMerge marks the lowest layer of a disk, which holds bytes: from here the base is being written. Repeating it
+// changes nothing.
+func (r *Record) StartMerge(diskID string, bytes int64) error {
 	d, err := r.mergeable(diskID, Committed, Merging)
 	if err != nil {
 		return err
+	}
+	if d.Layers[0].State == Committed {
+		r.tell(event.MergeStarted(r.VM, diskID, bytes))
 	}
 	d.Layers[0].State = Merging
 	d.Base.Stamp = disk.Stamp{}
 	return nil
 }
 
+// Merged is what a merge did.
+type Merged struct {
+	// Bytes of the layer, and how long the merge took since this agent took it up.
+	Bytes    int64
+	Duration time.Duration
+}
+
 // FinishMerge takes the merged layer out of the table; its file becomes garbage. The base holds all of it,
 // durably, and stamp is the base's from now on.
-func (r *Record) FinishMerge(diskID string, stamp disk.Stamp) error {
+func (r *Record) FinishMerge(diskID string, stamp disk.Stamp, m Merged) error {
 	d, err := r.mergeable(diskID, Merging)
 	if err != nil {
 		return err
@@ -300,6 +312,7 @@ func (r *Record) FinishMerge(diskID string, stamp disk.Stamp) error {
 	r.discard(d.Layers[0].File)
 	d.Layers = slices.Clone(d.Layers[1:])
 	d.Base.Stamp = stamp
+	r.tell(event.MergeFinished(r.VM, diskID, m.Bytes, m.Duration))
 	return nil
 }
 
@@ -335,6 +348,7 @@ func (r *Record) Doubt(diskID, found string, stamp disk.Stamp) error {
 	}
 	if d.Doubt == "" {
 		d.Doubt = found
+		r.tell(event.ResyncRequired(r.VM, diskID, replication.CauseReplicaRecordMismatch, found))
 	}
 	d.Base.Stamp = stamp
 	if t := r.Cursor(diskID); t != nil {

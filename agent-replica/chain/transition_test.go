@@ -110,7 +110,7 @@ func states(t *testing.T) map[string]Record {
 	}
 	committed := must(t, opened(adopted, transferA), proveAll(transferA), commitOf(transferA, "1", "2"))
 	committedTwo := must(t, opened(committed, transferB), proveAll(transferB), commitOf(transferB, "3", "4"))
-	startMerge := func(r *Record) error { return r.StartMerge("root") }
+	startMerge := func(r *Record) error { return r.StartMerge("root", 1) }
 	return map[string]Record{
 		"unprepared":  unprepared,
 		"empty":       empty,
@@ -133,6 +133,7 @@ func clone(r Record) Record {
 	for i := range r.Disks {
 		r.Disks[i].Layers = slices.Clone(r.Disks[i].Layers)
 	}
+	r.told = nil
 	r.Creating, r.Garbage = slices.Clone(r.Creating), slices.Clone(r.Garbage)
 	if r.Transfer != nil {
 		t := *r.Transfer
@@ -192,10 +193,10 @@ func TestEveryTransitionInEveryState(t *testing.T) {
 			"one waits": done, "merging": done}},
 		{"abort B", root(func(r *Record) error { return r.Abort(transferB) }), map[string]string{
 			"two wait": done, "merging two": done}},
-		{"start merge", root(func(r *Record) error { return r.StartMerge("root") }), map[string]string{
+		{"start merge", root(func(r *Record) error { return r.StartMerge("root", 1) }), map[string]string{
 			"unprepared": state, "releasing": state, "empty": state, "adopted": state, "first copy": state,
 			"beginning": state, "open": state, "proven": state, "verifying": state}},
-		{"finish merge", root(func(r *Record) error { return r.FinishMerge("root", stampOfBase) }), map[string]string{
+		{"finish merge", root(func(r *Record) error { return r.FinishMerge("root", stampOfBase, Merged{}) }), map[string]string{
 			"unprepared": state, "releasing": state, "empty": state, "adopted": state, "first copy": state,
 			"beginning": state, "open": state, "proven": state, "verifying": state, "one waits": state, "two wait": state}},
 		{"release and keep", root(func(r *Record) error { return r.release(false) }), map[string]string{
@@ -325,10 +326,10 @@ func randomStep(rng *rand.Rand) func(*Record) error {
 			return commitOf(r.Transfer.ID, cut, cut)(r)
 		},
 		func(r *Record) error { return r.Abort(transfer) },
-		func(r *Record) error { return r.StartMerge("root") },
-		func(r *Record) error { return r.FinishMerge("root", stampOfBase) },
-		func(r *Record) error { return r.StartMerge("data") },
-		func(r *Record) error { return r.FinishMerge("data", stampOfBase) },
+		func(r *Record) error { return r.StartMerge("root", 1) },
+		func(r *Record) error { return r.FinishMerge("root", stampOfBase, Merged{}) },
+		func(r *Record) error { return r.StartMerge("data", 1) },
+		func(r *Record) error { return r.FinishMerge("data", stampOfBase, Merged{}) },
 		func(r *Record) error { return r.Doubt("data", "it changed", disk.Stamp{Inode: rng.Uint64()}) },
 	}
 	return steps[rng.IntN(len(steps))]

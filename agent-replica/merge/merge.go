@@ -33,6 +33,7 @@ import (
 
 	"vmreplica/agent-replica/chain"
 	"vmreplica/agent-replica/storage"
+	"vmreplica/internal/event"
 	"vmreplica/internal/failure"
 	"vmreplica/transport"
 )
@@ -42,20 +43,13 @@ type Space interface {
 	Balloon(file string) *storage.Balloon
 }
 
-// Observer is told what happens to merges. Its methods must not block.
-type Observer interface {
-	MergeStarted(record chain.Record, disk string, bytes int64)
-	MergeFinished(record chain.Record, disk string, bytes int64, duration time.Duration)
-	// MergeWaits is called once until the merge goes on; final says that it will not before a restart.
-	MergeWaits(vm string, err *failure.Error, final bool)
-}
-
 // Config is what a Merger works on.
 type Config struct {
 	Registry *chain.Registry
 	Space    Space
-	Observer Observer
-	Log      *slog.Logger
+	// Events is told when a merge waits; nil keeps nothing.
+	Events *event.Log
+	Log    *slog.Logger
 	// Parallel is how many VMs merge at a time; 0 means 1.
 	Parallel int
 }
@@ -250,7 +244,13 @@ func (m *Merger) troubled(vm string, problem *failure.Error, final bool) {
 		return
 	}
 	m.config.Log.Warn("merge waits", "vm", vm, "reason", problem.Reason, "error", problem.Error(), "final", final)
-	m.config.Observer.MergeWaits(vm, problem, final)
+	if m.config.Events == nil {
+		return
+	}
+	happened := event.OperationFailed(vm, problem.Disk, "merge", problem.Reason, problem.Message)
+	if err := m.config.Events.Record(happened); err != nil {
+		m.config.Log.Error("an event could not be recorded", "vm", vm, "error", err)
+	}
 }
 
 func (m *Merger) cured(vm string) {
@@ -347,7 +347,7 @@ func (m *Merger) mergeDisk(ctx context.Context, vm *chain.VM, diskID string) (er
 		return err
 	}
 	defer func() { err = errors.Join(err, vm.Release()) }()
-	record, err := vm.StartMerge(diskID)
+	record, err := vm.Record()
 	if err != nil {
 		return err
 	}
@@ -364,13 +364,12 @@ func (m *Merger) mergeDisk(ctx context.Context, vm *chain.VM, diskID string) (er
 	if err := c.measure(); err != nil {
 		return err
 	}
-	m.config.Observer.MergeStarted(record, diskID, c.total)
+	if _, err := vm.StartMerge(diskID, c.total); err != nil {
+		return err
+	}
 	if err := c.copy(ctx); err != nil {
 		return err
 	}
-	if record, err = vm.FinishMerge(diskID); err != nil {
-		return err
-	}
-	m.config.Observer.MergeFinished(record, diskID, c.total, time.Since(started))
-	return nil
+	_, err = vm.FinishMerge(diskID, chain.Merged{Bytes: c.total, Duration: time.Since(started)})
+	return err
 }

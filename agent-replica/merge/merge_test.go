@@ -14,6 +14,7 @@ import (
 	"vmreplica/agent-replica/chain"
 	"vmreplica/internal/disk"
 	"vmreplica/internal/durable/durabletest"
+	"vmreplica/internal/event"
 	"vmreplica/internal/failure"
 	"vmreplica/internal/replication"
 )
@@ -24,7 +25,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func waiting(t *testing.T, r *durabletest.Recorder) (*world, models) {
 	t.Helper()
 	rng := rand.New(rand.NewPCG(3, 7))
-	w := openWorld(r, kind{})
+	w := openWorld(r, kind{events: true})
 	now, err := w.adopt(rng)
 	if err != nil {
 		t.Fatal(err)
@@ -43,6 +44,20 @@ func waiting(t *testing.T, r *durabletest.Recorder) (*world, models) {
 		t.Fatal(err)
 	}
 	return w, next
+}
+
+// count is how many events of each type there are.
+func (w *world) count(t *testing.T) map[string]int {
+	t.Helper()
+	events, err := w.events.List(testVM, 0, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	counts := map[string]int{}
+	for _, e := range events {
+		counts[e.Type]++
+	}
+	return counts
 }
 
 func (w *world) layersToMerge(t *testing.T) int {
@@ -100,8 +115,10 @@ func TestRunMergesWhatCommits(t *testing.T) {
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}
-		if w.observer.started != w.observer.finished || w.observer.finished == 0 || w.observer.waits != 0 {
-			t.Errorf("observed %+v", *w.observer)
+		counts := w.count(t)
+		if n := counts[event.TypeMergeFinished]; n == 0 || counts[event.TypeMergeStarted] != n ||
+			counts[event.TypeResyncCommitted] != 2 || counts[event.TypeOperationFailed] != 0 {
+			t.Errorf("events %v", counts)
 		}
 	})
 }
@@ -120,8 +137,8 @@ func TestAFullStorageIsWaitedOut(t *testing.T) {
 		if status.Problem == nil || status.Problem.Reason != failure.ReasonStorageFull || status.Final {
 			t.Errorf("while the storage is full: %+v", status)
 		}
-		if w.observer.waits != 1 {
-			t.Errorf("%d events say that the merge waits", w.observer.waits)
+		if n := w.count(t)[event.TypeOperationFailed]; n != 1 {
+			t.Errorf("%d events say that the merge waits", n)
 		}
 		wantContent(t, w, want)
 		r.SetCapacity(-1)

@@ -19,7 +19,7 @@ import (
 	"vmreplica/internal/disk"
 	"vmreplica/internal/durable"
 	"vmreplica/internal/durable/durabletest"
-	"vmreplica/internal/failure"
+	"vmreplica/internal/event"
 	"vmreplica/internal/replication"
 	"vmreplica/internal/state"
 	"vmreplica/internal/state/statetest"
@@ -33,13 +33,6 @@ const (
 
 var diskIDs = []string{"root", "data"}
 
-// quiet is an Observer that is told everything and keeps the numbers.
-type quiet struct{ started, finished, waits int }
-
-func (q *quiet) MergeStarted(chain.Record, string, int64)                 { q.started++ }
-func (q *quiet) MergeFinished(chain.Record, string, int64, time.Duration) { q.finished++ }
-func (q *quiet) MergeWaits(string, *failure.Error, bool)                  { q.waits++ }
-
 // world is a replica's rooms on a host in memory.
 type world struct {
 	dir      durable.Dir
@@ -47,13 +40,15 @@ type world struct {
 	table    *chain.Table
 	registry *chain.Registry
 	merger   *Merger
-	observer *quiet
+	events   *event.Log
 }
 
 // kind is how a world keeps its layers and what is wrong with it.
 type kind struct {
 	// plain layers instead of the product's.
 	plain bool
+	// events are kept.
+	events bool
 	// store and storage change how the world behaves, to show that the test notices.
 	store   func(state.Store, durable.Dir) state.Store
 	storage func(chain.Storage) chain.Storage
@@ -62,7 +57,7 @@ type kind struct {
 }
 
 func openWorld(r *durabletest.Recorder, k kind) *world {
-	w := &world{dir: r.Dir(), store: statetest.New(r), observer: &quiet{}}
+	w := &world{dir: r.Dir(), store: statetest.New(r)}
 	if k.store != nil {
 		w.store = k.store(w.store, w.dir)
 	}
@@ -74,9 +69,12 @@ func openWorld(r *durabletest.Recorder, k kind) *world {
 	if k.storage != nil {
 		seen = k.storage(seen)
 	}
-	w.table = chain.NewTable(w.store)
+	if k.events {
+		w.events, _ = event.Open(w.store, slog.New(slog.DiscardHandler), time.Now)
+	}
+	w.table = chain.NewTable(w.store, w.events)
 	w.registry = chain.NewRegistry(w.table, seen)
-	w.merger = New(Config{Registry: w.registry, Space: files, Observer: w.observer, Log: slog.New(slog.DiscardHandler)})
+	w.merger = New(Config{Registry: w.registry, Space: files, Events: w.events, Log: slog.New(slog.DiscardHandler)})
 	return w
 }
 

@@ -7,6 +7,7 @@ import (
 
 	"vmreplica/agent-replica/authorization"
 	"vmreplica/internal/api"
+	"vmreplica/internal/event"
 	"vmreplica/internal/failure"
 	"vmreplica/internal/state"
 	vmreplicav1 "vmreplica/proto/vmreplica/v1"
@@ -19,6 +20,7 @@ type authorizationService struct {
 	book        *authorization.Book
 	usage       *usage
 	requests    *requests
+	events      *event.Log
 	credentials *transport.Credentials
 }
 
@@ -38,10 +40,25 @@ func (s *authorizationService) CreateAuthorization(ctx context.Context, r *vmrep
 	if err := s.book.Check(entry); err != nil {
 		return nil, err
 	}
-	return remember(ctx, s.requests, r, r.GetRequestId(), new(vmreplicav1.Authorization),
+	var told event.Event
+	answer, err := remember(ctx, s.requests, r, r.GetRequestId(), new(vmreplicav1.Authorization),
 		func(tx state.Tx) (*vmreplicav1.Authorization, error) {
-			return authorizationOf(entry, 0), s.book.Create(tx, entry)
+			if err := s.book.Create(tx, entry); err != nil {
+				return nil, err
+			}
+			var err error
+			told, err = s.events.Append(tx, event.AuthorizationCreated(entry.Pattern, entry.Subdirectory))
+			return authorizationOf(entry, 0), err
 		})
+	s.publish(told, err)
+	return answer, err
+}
+
+// publish makes known what a transaction told, when it happened and was not a repetition.
+func (s *authorizationService) publish(told event.Event, err error) {
+	if err == nil && told.Sequence > 0 {
+		s.events.Publish(told)
+	}
 }
 
 func devicesFrom(mapped []*vmreplicav1.DeviceMapping) []authorization.Device {
@@ -147,10 +164,17 @@ func checkMask(paths []string, allowed ...string) error {
 func (s *authorizationService) DeleteAuthorization(ctx context.Context, r *vmreplicav1.DeleteAuthorizationRequest,
 ) (*vmreplicav1.DeleteAuthorizationResponse, error) {
 	pattern := s.expand(r.GetPattern())
+	var told event.Event
 	answer, err := remember(ctx, s.requests, r, r.GetRequestId(), new(vmreplicav1.DeleteAuthorizationResponse),
 		func(tx state.Tx) (*vmreplicav1.DeleteAuthorizationResponse, error) {
-			return &vmreplicav1.DeleteAuthorizationResponse{}, s.book.Delete(tx, pattern)
+			if err := s.book.Delete(tx, pattern); err != nil {
+				return nil, err
+			}
+			var err error
+			told, err = s.events.Append(tx, event.AuthorizationDeleted(pattern))
+			return &vmreplicav1.DeleteAuthorizationResponse{}, err
 		})
+	s.publish(told, err)
 	if err != nil {
 		return nil, err
 	}

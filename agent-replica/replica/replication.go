@@ -23,8 +23,7 @@ type replicationService struct {
 	storage  *storage.Storage
 	observer *observer
 	requests *requests
-	// stopping is closed when the agent ends, so that watches do.
-	stopping <-chan struct{}
+	remove   func(ctx context.Context, vm string, deleteData bool) ([]string, error)
 }
 
 func wrongRole(what string) error {
@@ -101,8 +100,6 @@ func (s *replicationService) WatchReplications(r *vmreplicav1.WatchReplicationsR
 		select {
 		case <-stream.Context().Done():
 			return stream.Context().Err()
-		case <-s.stopping:
-			return failure.New(failure.Unreachable, failure.ReasonShuttingDown, "the agent is stopping")
 		case <-ticker.C:
 		}
 		if err := s.sendChanges(r.GetName(), sent, stream); err != nil {
@@ -165,9 +162,7 @@ func (s *replicationService) delete(ctx context.Context, r *vmreplicav1.DeleteRe
 			"a replication is removed on its primary").On(r.GetName(), "").
 			Try("Remove it there; when that primary is gone or does not know the VM, repeat this with --force.")
 	}
-	ctx, cancel := context.WithTimeout(ctx, removeWait)
-	defer cancel()
-	notes, err := s.registry.Remove(ctx, r.GetName(), r.GetDeleteReplicaData())
+	notes, err := s.remove(ctx, r.GetName(), r.GetDeleteReplicaData())
 	if err != nil {
 		return nil, err
 	}

@@ -28,6 +28,9 @@ type Receiver interface {
 	Transfer(grpc.BidiStreamingServer[vmreplicav1.TransferRequest, vmreplicav1.TransferResponse]) error
 	CommitTransfer(context.Context, *vmreplicav1.CommitTransferRequest) (*vmreplicav1.CommitTransferResponse, error)
 	AbortTransfer(context.Context, *vmreplicav1.AbortTransferRequest) (*vmreplicav1.AbortTransferResponse, error)
+	// End stops a VM's streams and gives its disks back; Close does so for all VMs, for good.
+	End(vm string)
+	Close()
 }
 
 // transferService serves the pair's own conversation.
@@ -244,13 +247,19 @@ func (s *transferService) ReleaseReplica(ctx context.Context, r *vmreplicav1.Rel
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, removeWait)
-	defer cancel()
-	notes, err := s.registry.Remove(ctx, record.VM, r.GetDeleteData())
+	notes, err := s.remove(ctx, record.VM, r.GetDeleteData())
 	if err != nil {
 		return nil, err
 	}
 	return &vmreplicav1.ReleaseReplicaResponse{Notes: notes}, nil
+}
+
+// remove ends what a transfer of the VM is doing, then the relationship.
+func (s *transferService) remove(ctx context.Context, vm string, deleteData bool) ([]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, removeWait)
+	defer cancel()
+	s.receiver.End(vm)
+	return s.registry.Remove(ctx, vm, deleteData)
 }
 
 // BeginTransfer admits and passes on.

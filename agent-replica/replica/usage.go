@@ -60,20 +60,17 @@ func (u *usage) free(entry authorization.Entry) (int64, error) {
 	return min(free, max(0, entry.QuotaBytes-used)), err
 }
 
-// Reserve answers QUOTA_EXCEEDED when the VM's entry may not allocate more bytes beside what it holds.
-func (u *usage) Reserve(book *authorization.Book, record chain.Record, more int64) error {
+// checkQuota answers QUOTA_EXCEEDED when the VM's entry holds as much as it may.
+func (u *usage) checkQuota(book *authorization.Book, record chain.Record) error {
 	entry, err := book.Get(record.Authorization)
-	if err != nil {
+	if err != nil || entry.QuotaBytes == 0 {
 		return err
-	}
-	if entry.QuotaBytes == 0 {
-		return nil
 	}
 	used, err := u.used(entry.Pattern)
 	if err != nil {
 		return err
 	}
-	return failure.Locate(entry.CheckQuota(used, more), record.VM, "")
+	return failure.Locate(entry.CheckQuota(used, 1), record.VM, "")
 }
 
 // checkRoom refuses new disks when the storage is full or the entry's quota is used up.

@@ -1,0 +1,41 @@
+package replica
+
+import (
+	"flag"
+
+	"vmreplica/internal/daemon"
+)
+
+// Config is what the agent is started with.
+type Config struct {
+	daemon.Common `yaml:",inline"`
+	// StorageDir is the directory below which every replica lies.
+	StorageDir string `yaml:"storage-dir"`
+	// Devices are patterns of the block devices that an authorization entry may map to a disk.
+	Devices []string `yaml:"device"`
+}
+
+var _ daemon.Configuration = (*Config)(nil)
+
+// Defaults are the settings of an agent that is told nothing.
+func Defaults() *Config { return &Config{Common: daemon.Defaults(":7443")} }
+
+// Register binds the settings to flags.
+func (c *Config) Register(flags *flag.FlagSet) {
+	c.Common.Register(flags)
+	flags.StringVar(&c.StorageDir, "storage-dir", c.StorageDir,
+		"`directory` of the replicas; a disk lies at DIRECTORY/PRIMARY/VM/DISK")
+	daemon.List(flags, &c.Devices, "device",
+		"block devices, by a `pattern` like /dev/vg0/replica-*, that an authorization may map to a disk")
+}
+
+// Check refuses what is missing.
+func (c *Config) Check() error {
+	if err := c.Common.Check(); err != nil {
+		return err
+	}
+	if c.StorageDir == "" {
+		return daemon.Missing("storage-dir")
+	}
+	return nil
+}

@@ -1,0 +1,142 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+
+	"vmreplica/agent-replica/authorization"
+	"vmreplica/agent-replica/chain"
+	"vmreplica/agent-replica/merge"
+	"vmreplica/agent-replica/receive"
+	"vmreplica/agent-replica/storage"
+	"vmreplica/internal/api"
+	"vmreplica/internal/daemon"
+	"vmreplica/internal/event"
+	"vmreplica/internal/state"
+	vmreplicav1 "vmreplica/proto/vmreplica/v1"
+	"vmreplica/transport"
+)
+
+// stopBound is how long calls may go on after the agent was asked to end.
+const stopBound = 3 * time.Second
+
+// Run is the agent: it opens what is on disk, finishes what was interrupted and serves until ctx ends.
+func Run(ctx context.Context, config *Config, host *daemon.Host) error {
+	credentials, err := transport.LoadCredentials(config.TLSDir, host.Log)
+	if err != nil {
+		return err
+	}
+	if role := credentials.Identity().Role; role != transport.RoleReplica {
+		return fmt.Errorf("the certificate in %s is of role %s; a replica agent needs one of role replica",
+			config.TLSDir, role)
+	}
+	store, err := state.Open(filepath.Join(config.StateDir, "replica.db"))
+	if err != nil {
+		return err
+	}
+	files, err := storage.Open(config.StorageDir, config.Devices)
+	if err != nil {
+		return errors.Join(err, store.Close())
+	}
+	err = run(ctx, config, host, parts{credentials: credentials, store: store, files: files})
+	return errors.Join(err, files.Close(), store.Close())
+}
+
+// parts are what the agent is put together from.
+type parts struct {
+	credentials *transport.Credentials
+	store       state.Store
+	files       *storage.Storage
+}
+
+func run(ctx context.Context, config *Config, host *daemon.Host, p parts) error {
+	agent, err := assemble(host, p)
+	if err != nil {
+		return err
+	}
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", config.Listen)
+	if err != nil {
+		return fmt.Errorf("serve the API: %w", err)
+	}
+	host.Log.Info("the API is served", "address", listener.Addr().String(),
+		"identity", p.credentials.Identity().String(), "storage", p.files.Path("."))
+	work, ctx := errgroup.WithContext(ctx)
+	work.Go(func() error {
+		p.credentials.Watch(ctx)
+		return nil
+	})
+	work.Go(func() error { return agent.merger.Run(ctx) })
+	work.Go(func() error { return agent.observer.Run(ctx) })
+	work.Go(func() error { return agent.server.Serve(listener) })
+	work.Go(func() error {
+		<-ctx.Done()
+		agent.receiver.Close()
+		transport.Stop(agent.server, stopBound)
+		return nil
+	})
+	host.Ready()
+	return work.Wait()
+}
+
+// agent is the rooms, put together.
+type agent struct {
+	merger   *merge.Merger
+	observer *observer
+	receiver Receiver
+	server   *grpc.Server
+}
+
+func assemble(host *daemon.Host, p parts) (*agent, error) {
+	events, err := event.Open(p.store, host.Log, time.Now)
+	if err != nil {
+		return nil, err
+	}
+	table := chain.NewTable(p.store, events)
+	registry := chain.NewRegistry(table, p.files)
+	book := authorization.NewBook(p.store, p.files.CheckDevice)
+	gate := &Gate{table: table, book: book}
+	used := &usage{table: table, storage: p.files}
+	merger := merge.New(merge.Config{
+		Registry: registry, Space: p.files, Events: events, Log: host.Log,
+	})
+	receiver := receive.New(receive.Config{
+		Registry: registry, Space: p.files, Gate: gate, Log: host.Log, Limits: receive.DefaultLimits(),
+		CheckRoom: func(record chain.Record) error { return used.checkQuota(book, record) },
+	})
+	a := &agent{merger: merger, receiver: receiver, observer: newObserver(registry, merger, host.Log)}
+	if err := host.Registry.Register(&metrics{observer: a.observer, storage: p.files}); err != nil {
+		return nil, err
+	}
+	host.AddCheck("storage", func(context.Context) error {
+		_, err := p.files.Free()
+		return err
+	})
+	a.server = transport.NewServer(transport.ServerConfig{
+		Credentials: p.credentials, Translate: api.Status, Log: host.Log,
+	})
+	requests := newRequests(p.store)
+	transfers := &transferService{
+		gate: gate, registry: registry, storage: p.files, merger: merger, usage: used, receiver: receiver,
+		speeds: measureSpeeds(),
+	}
+	vmreplicav1.RegisterTransferServiceServer(a.server, transfers)
+	vmreplicav1.RegisterReplicationServiceServer(a.server, &replicationService{
+		registry: registry, storage: p.files, observer: a.observer, requests: requests, remove: transfers.remove,
+	})
+	vmreplicav1.RegisterResyncServiceServer(a.server, resyncService{})
+	vmreplicav1.RegisterAuthorizationServiceServer(a.server, &authorizationService{
+		book: book, usage: used, requests: requests, events: events, credentials: p.credentials,
+	})
+	vmreplicav1.RegisterEventServiceServer(a.server, &eventService{log: events})
+	vmreplicav1.RegisterAgentServiceServer(a.server, &agentService{
+		store: p.store, requests: requests, credentials: p.credentials, started: time.Now(),
+	})
+	return a, nil
+}
