@@ -71,6 +71,10 @@ func readAll(dir durable.Dir, name string) ([]byte, error) {
 	return data, nil
 }
 
+func TestRecorderDirectory(t *testing.T) {
+	durabletest.TestDir(t, func(t *testing.T) durable.Dir { return durabletest.New().Dir() })
+}
+
 func TestWriteFileTrace(t *testing.T) {
 	recorder := durabletest.New()
 	check(t, replaceThrice(recorder, recorder.Dir()))
@@ -200,5 +204,12 @@ func TestWriteFileFailsCleanlyAtEveryOperation(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
 	}
 }

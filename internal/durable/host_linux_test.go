@@ -47,10 +47,6 @@ func TestHostDirectoryOnTmpfs(t *testing.T) {
 	})
 }
 
-func TestRecorderDirectory(t *testing.T) {
-	durabletest.TestDir(t, func(t *testing.T) durable.Dir { return durabletest.New().Dir() })
-}
-
 func TestOpenTakesOnlyARegularFileOfItsOwn(t *testing.T) {
 	path := t.TempDir()
 	outside := filepath.Join(t.TempDir(), "outside")
@@ -144,12 +140,5 @@ func TestTheFirstSyncErrorOfAFileIsFinal(t *testing.T) {
 	}
 	if again := file.Sync(); again != first {
 		t.Errorf("the second sync answered %v anew", again)
-	}
-}
-
-func check(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
 	}
 }
