@@ -1,0 +1,79 @@
+package command
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+
+	"vmreplica/cmd/vmreplica/render"
+	vmreplicav1 "vmreplica/proto/vmreplica/v1"
+)
+
+func (v *invocation) suspend() *cobra.Command {
+	var reason string
+	command := &cobra.Command{
+		Use:   "suspend VM",
+		Short: "Suspend replication of a VM; the machine itself runs on.",
+		Long: `Replication of the VM is suspended; the machine itself runs on.
+
+Use it to free the link or the storage for a while. A running resync keeps its position and goes on from there after
+"resume". Like Suspend-VMReplication.`,
+		Example: `  vmreplica suspend web01 --reason "link maintenance until Monday"`,
+		GroupID: groupReplicate, Args: cobra.ExactArgs(1),
+		RunE: v.ofVM(func(ctx context.Context, vm string) error {
+			request := &vmreplicav1.SuspendReplicationRequest{Name: vm, Reason: reason, RequestId: v.requestID}
+			r, err := v.replications().SuspendReplication(ctx, request)
+			if err != nil {
+				return err
+			}
+			return v.printer.Message(r, func(page *render.Page) {
+				page.Line("Replication of the VM %s is suspended (%s); the machine itself runs on.", vm,
+					render.Word(r.GetStatus().GetState()))
+				page.Line("Go on with: %s", v.typed("resume %s", vm))
+			})
+		}),
+	}
+	command.Flags().StringVar(&reason, "reason", "", "why, in a `SENTENCE` that is shown until it is resumed")
+	return command
+}
+
+func (v *invocation) resume() *cobra.Command {
+	flags := &startFlags{}
+	var resynchronize bool
+	command := &cobra.Command{
+		Use:   "resume VM",
+		Short: "Resume replication of a VM; the machine itself runs on.",
+		Long: `Replication of the VM is resumed; the machine itself runs on.
+
+Use it after "suspend"; a suspended resync goes on where it stopped. With --resynchronize a resync is started as
+well, now or at a time. Like Resume-VMReplication [-Resynchronize [-ResynchronizeStartTime TIME]].`,
+		Example: `  vmreplica resume web01
+  vmreplica resume web01 --resynchronize --at 22:30`,
+		GroupID: groupReplicate, Args: cobra.ExactArgs(1),
+		RunE: v.ofVM(func(ctx context.Context, vm string) error {
+			if flags.at != "" && !resynchronize {
+				return misused("--at is the time of a resync").Try("Give --resynchronize as well.")
+			}
+			at, err := v.startTime(flags.at)
+			if err != nil {
+				return err
+			}
+			r, err := v.replications().ResumeReplication(ctx, &vmreplicav1.ResumeReplicationRequest{
+				Name: vm, Resynchronize: resynchronize, ResyncStartTime: at, RequestId: v.requestID,
+			})
+			if err != nil {
+				return err
+			}
+			return v.printer.Message(r, func(page *render.Page) {
+				page.Line("Replication of the VM %s is resumed (%s).", vm, render.Word(r.GetStatus().GetState()))
+				if at != nil {
+					page.Line("It resynchronizes at %s.", render.Moment(at.AsTime(), v.Now()))
+				}
+				page.Line("Follow it with: %s", v.typed("get %s --watch", vm))
+			})
+		}),
+	}
+	command.Flags().BoolVar(&resynchronize, "resynchronize", false, "start a resync as well")
+	flags.addAt(command)
+	return command
+}

@@ -1,0 +1,113 @@
+package render
+
+import (
+	"fmt"
+	"io"
+	"sync/atomic"
+	"time"
+
+	"github.com/vbauerster/mpb/v8"
+	"github.com/vbauerster/mpb/v8/cwriter"
+	"github.com/vbauerster/mpb/v8/decor"
+
+	vmreplicav1 "vmreplica/proto/vmreplica/v1"
+)
+
+// IsTerminal says whether out is one.
+func IsTerminal(out io.Writer) bool {
+	file, ok := out.(interface{ Fd() uintptr })
+	return ok && cwriter.IsTerminal(int(file.Fd()))
+}
+
+// bars is progress on a terminal: a bar for each disk, and above them the phases.
+type bars struct {
+	now     func() time.Time
+	box     *mpb.Progress
+	phase   string
+	ordered []*bar
+}
+
+// bar is one disk's. Its texts are drawn by the library's goroutine.
+type bar struct {
+	*mpb.Bar
+	disk        string
+	left, right atomic.Pointer[string]
+}
+
+func newBars(out io.Writer, now func() time.Time) *bars {
+	return &bars{now: now, box: mpb.New(mpb.WithOutput(out), mpb.WithAutoRefresh())}
+}
+
+// Show implements Progress.
+func (b *bars) Show(r *vmreplicav1.Resync) {
+	if phase := phaseOf(r, b.now()); phase != b.phase {
+		b.phase = phase
+		b.Note("%s: %s", r.GetVm(), phase)
+	}
+	if r.GetState() == vmreplicav1.ResyncState_RESYNC_STATE_SCHEDULED {
+		return
+	}
+	for i, disk := range r.GetDisks() {
+		done, whole := amount(r, disk)
+		if i == len(b.ordered) {
+			b.add(disk.GetId())
+		}
+		if whole > 0 && i < len(b.ordered) {
+			b.ordered[i].show(r, disk, done, whole)
+		}
+	}
+}
+
+// add makes the next bar. The library adds none after it has stopped, as when the terminal went away.
+func (b *bars) add(disk string) {
+	added := &bar{disk: disk}
+	empty := ""
+	added.left.Store(&empty)
+	added.right.Store(&empty)
+	text := func(of *atomic.Pointer[string]) decor.Decorator {
+		return decor.Any(func(decor.Statistics) string { return *of.Load() }, decor.WCSyncSpaceR)
+	}
+	made, err := b.box.Add(0, mpb.BarStyle().Build(), mpb.BarPriority(len(b.ordered)),
+		mpb.PrependDecorators(text(&added.left)), mpb.AppendDecorators(text(&added.right)))
+	if err != nil {
+		return
+	}
+	added.Bar = made
+	b.ordered = append(b.ordered, added)
+}
+
+func (b *bar) show(r *vmreplicav1.Resync, disk *vmreplicav1.ResyncDisk, done, whole int64) {
+	left := fmt.Sprintf("%s %d%%", Clean(b.disk), percent(done, whole))
+	right := barText(r, disk, done)
+	b.left.Store(&left)
+	b.right.Store(&right)
+	b.SetTotal(whole, false)
+	b.SetCurrent(done)
+}
+
+// barText stands behind a bar: rate, ETA, compared and sent.
+func barText(r *vmreplicav1.Resync, disk *vmreplicav1.ResyncDisk, done int64) string {
+	if r.GetState() == vmreplicav1.ResyncState_RESYNC_STATE_MERGING {
+		return Size(done) + " merged"
+	}
+	progress := disk.GetProgress()
+	text := Rate(progress.GetRateBytesPerSecond())
+	if progress.GetEta() != nil {
+		text += " ETA " + Span(progress.GetEta().AsDuration().Round(time.Second))
+	}
+	return text + fmt.Sprintf(" compared %s sent %s", Size(done), Size(sent(disk)))
+}
+
+// Note implements Progress.
+func (b *bars) Note(format string, args ...any) {
+	// What cannot be written is only news.
+	_, _ = io.WriteString(b.box, Clean(fmt.Sprintf(format, args...))+"\n")
+}
+
+// Close implements Progress.
+func (b *bars) Close() {
+	for _, bar := range b.ordered {
+		bar.Abort(false)
+	}
+	b.box.Wait()
+}

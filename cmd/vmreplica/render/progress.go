@@ -1,0 +1,164 @@
+package render
+
+import (
+	"fmt"
+	"io"
+	"time"
+
+	vmreplicav1 "vmreplica/proto/vmreplica/v1"
+)
+
+// Progress shows a resync while it is awaited. It is for one goroutine.
+type Progress interface {
+	// Show takes the newest state; the same one again when only time has passed.
+	Show(r *vmreplicav1.Resync)
+	// Note adds a sentence that stays.
+	Note(format string, args ...any)
+	// Close leaves what was shown last and ends everything that was started.
+	Close()
+}
+
+// NewProgress shows on out: bars where it is a terminal, lines elsewhere.
+func NewProgress(out io.Writer, terminal bool, now func() time.Time) Progress {
+	if terminal {
+		return newBars(out, now)
+	}
+	return &lines{out: out, now: now, steps: map[string]int{}}
+}
+
+// silence is the longest time without a line.
+const silence = 30 * time.Second
+
+// lines is progress where nobody watches a terminal: a line per phase and per 10 % of a disk, and every 30 s.
+type lines struct {
+	out   io.Writer
+	now   func() time.Time
+	last  time.Time
+	phase string
+	state vmreplicav1.ResyncState
+	// steps are the tenths last printed, by disk, of the present comparing or merging.
+	steps map[string]int
+}
+
+// Show implements Progress.
+func (l *lines) Show(r *vmreplicav1.Resync) {
+	now := l.now()
+	phase := phaseOf(r, now)
+	changed, long := phase != l.phase, !l.last.IsZero() && now.Sub(l.last) >= silence
+	if r.GetState() != l.state && moving(r) {
+		l.steps = map[string]int{}
+	}
+	l.phase, l.state = phase, r.GetState()
+	// A phase that moves stands before its figures, an end after them.
+	if changed && moving(r) {
+		l.line("%s: %s", r.GetVm(), phase)
+	}
+	printed := l.disks(r, long && moving(r))
+	if changed && !moving(r) {
+		l.line("%s: %s", r.GetVm(), phase)
+	}
+	if long && !changed && !printed {
+		l.line("%s: still %s", r.GetVm(), phase)
+	}
+}
+
+// disks adds a line for each disk that has passed another tenth, or all that are not at their end.
+func (l *lines) disks(r *vmreplicav1.Resync, all bool) (printed bool) {
+	for _, disk := range r.GetDisks() {
+		done, whole := amount(r, disk)
+		step := percent(done, whole) / 10
+		if whole <= 0 || step == l.steps[disk.GetId()] && !(all && done < whole) {
+			continue
+		}
+		l.steps[disk.GetId()] = step
+		l.line("%s: disk %s: %s", r.GetVm(), disk.GetId(), diskLine(r, disk))
+		printed = true
+	}
+	return printed
+}
+
+// Note implements Progress.
+func (l *lines) Note(format string, args ...any) { l.line(format, args...) }
+
+// Close implements Progress.
+func (l *lines) Close() {}
+
+// line writes what is only news: that it cannot be written changes nothing.
+func (l *lines) line(format string, args ...any) {
+	l.last = l.now()
+	fmt.Fprintln(l.out, Clean(fmt.Sprintf(format, args...)))
+}
+
+// phaseOf is what a resync is doing, without figures.
+func phaseOf(r *vmreplicav1.Resync, now time.Time) string {
+	if r.GetSuspended() && !Ended(r) {
+		return join(": ", "suspended", r.GetSuspendReason()) + "; resume it with: vmreplica resume " + r.GetVm()
+	}
+	if again := r.GetNextAttemptTime(); again != nil && again.AsTime().After(now) && !Ended(r) {
+		return fmt.Sprintf("waiting until %s to try again (%s)", Moment(again.AsTime(), now), r.GetReason())
+	}
+	switch r.GetState() {
+	case vmreplicav1.ResyncState_RESYNC_STATE_SCHEDULED:
+		if at := r.GetStartTime(); at != nil && at.AsTime().After(now) {
+			return "scheduled for " + Moment(at.AsTime(), now)
+		}
+		return "waiting to begin"
+	case vmreplicav1.ResyncState_RESYNC_STATE_COMPARING:
+		return "comparing"
+	case vmreplicav1.ResyncState_RESYNC_STATE_COMMITTING:
+		return "committing"
+	case vmreplicav1.ResyncState_RESYNC_STATE_COMMITTED:
+		return "committed: the replica has the new content"
+	case vmreplicav1.ResyncState_RESYNC_STATE_MERGING:
+		return "merging on the replica"
+	case vmreplicav1.ResyncState_RESYNC_STATE_DONE:
+		return "done"
+	case vmreplicav1.ResyncState_RESYNC_STATE_CANCELLED:
+		return "cancelled"
+	case vmreplicav1.ResyncState_RESYNC_STATE_FAILED:
+		return "failed"
+	default:
+		return Word(r.GetState())
+	}
+}
+
+// moving says whether the state has figures that rise.
+func moving(r *vmreplicav1.Resync) bool {
+	return r.GetState() == vmreplicav1.ResyncState_RESYNC_STATE_COMPARING ||
+		r.GetState() == vmreplicav1.ResyncState_RESYNC_STATE_MERGING
+}
+
+// amount is what is done of a disk in the present state, and the whole of it; 0 when that is not known.
+func amount(r *vmreplicav1.Resync, disk *vmreplicav1.ResyncDisk) (done, whole int64) {
+	progress := disk.GetProgress()
+	if r.GetState() == vmreplicav1.ResyncState_RESYNC_STATE_MERGING {
+		return progress.GetMergedBytes(), progress.GetMergeTotalBytes()
+	}
+	if Ended(r) || progress == nil {
+		return min(disk.GetBlocksCompared()*blockSize, disk.GetSizeBytes()), disk.GetSizeBytes()
+	}
+	return progress.GetComparedBytes(), disk.GetSizeBytes()
+}
+
+// diskLine is one disk's progress in words.
+func diskLine(r *vmreplicav1.Resync, disk *vmreplicav1.ResyncDisk) string {
+	done, whole := amount(r, disk)
+	if r.GetState() == vmreplicav1.ResyncState_RESYNC_STATE_MERGING {
+		return fmt.Sprintf("%d%% of %s merged", percent(done, whole), Size(whole))
+	}
+	progress := disk.GetProgress()
+	line := fmt.Sprintf("%d%% of %s compared, %s differing, %s sent", percent(done, whole), Size(whole),
+		Size(max(progress.GetDifferingBytes(), disk.GetBytesDiffering())), Size(sent(disk)))
+	if progress.GetRateBytesPerSecond() > 0 {
+		line += ", " + Rate(progress.GetRateBytesPerSecond())
+	}
+	if progress.GetEta() != nil {
+		line += ", ETA " + Span(progress.GetEta().AsDuration().Round(time.Second))
+	}
+	return line
+}
+
+// sent is what a disk has sent: the progress while there is one, the result at the end.
+func sent(disk *vmreplicav1.ResyncDisk) int64 {
+	return max(disk.GetProgress().GetWireSentBytes(), disk.GetWireBytesSent())
+}
