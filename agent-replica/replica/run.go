@@ -45,7 +45,10 @@ func Run(ctx context.Context, config *Config, host *daemon.Host) error {
 	if err != nil {
 		return errors.Join(err, store.Close())
 	}
-	err = run(ctx, config, host, parts{credentials: credentials, store: store, files: files})
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", config.Listen)
+	if err == nil {
+		err = serve(ctx, listener, host, parts{credentials: credentials, store: store, files: files})
+	}
 	return errors.Join(err, files.Close(), store.Close())
 }
 
@@ -56,14 +59,11 @@ type parts struct {
 	files       *storage.Storage
 }
 
-func run(ctx context.Context, config *Config, host *daemon.Host, p parts) error {
+// serve runs the agent on the listener, which it closes, until ctx ends.
+func serve(ctx context.Context, listener net.Listener, host *daemon.Host, p parts) error {
 	agent, err := assemble(host, p)
 	if err != nil {
-		return err
-	}
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", config.Listen)
-	if err != nil {
-		return fmt.Errorf("serve the API: %w", err)
+		return errors.Join(err, listener.Close())
 	}
 	host.Log.Info("the API is served", "address", listener.Addr().String(),
 		"identity", p.credentials.Identity().String(), "storage", p.files.Path("."))
