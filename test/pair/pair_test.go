@@ -80,7 +80,7 @@ func newWorld(t *testing.T, primary, replica []byte, limits func(*receive.Limits
 	w.storage, err = storage.Open(root, nil)
 	must(t, err)
 	t.Cleanup(func() { must(t, w.storage.Close()) })
-	w.registry = chain.NewRegistry(chain.NewTable(store), w.storage)
+	w.registry = chain.NewRegistry(chain.NewTable(store, nil), w.storage)
 	_, err = w.registry.Prepare(chain.Prepare{
 		VM: vmName, UID: w.uid, Primary: "p", Authorization: "p", Directory: "host-a/" + vmName, Term: 1,
 		UseExisting: replica != nil, Time: time.Now(),
@@ -227,7 +227,7 @@ func (w *world) transfer(kind replication.ResyncKind) resync.Outcome {
 func (w *world) merge() {
 	w.t.Helper()
 	merger := merge.New(merge.Config{
-		Registry: w.registry, Space: w.storage, Observer: quiet{}, Log: slog.New(slog.DiscardHandler), Parallel: 1,
+		Registry: w.registry, Space: w.storage, Log: slog.New(slog.DiscardHandler), Parallel: 1,
 	})
 	ctx, cancel := context.WithTimeout(w.t.Context(), time.Minute)
 	var running sync.WaitGroup
@@ -246,12 +246,6 @@ func (w *world) merge() {
 		time.Sleep(time.Millisecond)
 	}
 }
-
-type quiet struct{}
-
-func (quiet) MergeStarted(chain.Record, string, int64)                 {}
-func (quiet) MergeFinished(chain.Record, string, int64, time.Duration) {}
-func (quiet) MergeWaits(string, *failure.Error, bool)                  {}
 
 func must(t *testing.T, err error) {
 	t.Helper()
