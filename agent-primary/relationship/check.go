@@ -25,7 +25,12 @@ func (w *worker) check(ctx context.Context) error {
 			return err
 		}
 	}
-	w.owner.live.change(func(l *Live) { l.Missing = missing })
+	w.owner.live.change(func(l *Live) {
+		if len(l.Missing) == 0 {
+			l.MissingSince = time.Now()
+		}
+		l.Missing = missing
+	})
 	return w.checkReplica(ctx, record)
 }
 

@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"vmreplica/blockdiff"
 	"vmreplica/internal/event"
@@ -128,4 +130,8 @@ func resultWord(s *Resync) string {
 	}
 }
 
-func fullStop(text string) string { return strings.TrimSuffix(text, ".") + "." }
+// fullStop makes a sentence of a failure's message.
+func fullStop(text string) string {
+	first, size := utf8.DecodeRuneInString(text)
+	return string(unicode.ToUpper(first)) + strings.TrimSuffix(text[size:], ".") + "."
+}

@@ -36,7 +36,7 @@ func health(r Record, l Live, now time.Time) []replication.HealthReason {
 		if missing := l.Missing[disk.ID]; missing != nil {
 			add(replication.HealthReason{
 				Code: missing.Reason, Health: replication.HealthWarning, Disk: disk.ID,
-				Message: missing.Message, Remedy: missing.Remedy, Since: r.ProvenTime,
+				Message: fullStop(missing.Message), Remedy: missing.Remedy, Since: l.MissingSince,
 			})
 		}
 	}
@@ -97,7 +97,7 @@ func lastFailure(r Record) []replication.HealthReason {
 	}
 	return []replication.HealthReason{{
 		Code: last.Reason, Health: replication.HealthCritical, Since: last.EndTime,
-		Message: fmt.Sprintf("The last %s failed: %s", kindWord(last.Kind), last.Result),
+		Message: fullStop(fmt.Sprintf("The last %s failed: %s", kindWord(last.Kind), last.Result)),
 		Remedy:  "vmreplica resyncs " + r.Name,
 	}}
 }
@@ -127,7 +127,7 @@ func trouble(r Record, l Live, now time.Time) []replication.HealthReason {
 	}
 	reason := replication.HealthReason{
 		Code: l.Trouble.Reason, Health: replication.HealthWarning, Disk: l.Trouble.Disk, Since: l.TroubleSince,
-		Message: l.Trouble.Message, Remedy: l.Trouble.Remedy,
+		Message: fullStop(l.Trouble.Message), Remedy: l.Trouble.Remedy,
 	}
 	full := l.Trouble.Reason == failure.ReasonStorageFull || l.Trouble.Reason == failure.ReasonQuotaExceeded
 	lasting := now.Sub(l.TroubleSince) > troubleCritical && l.Trouble.Reason != failure.ReasonImageInUse

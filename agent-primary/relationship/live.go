@@ -20,8 +20,9 @@ type Live struct {
 	NextAttempt  time.Time
 	// Waiting says that as many relationships transfer as may.
 	Waiting bool
-	// Missing are images that could not be looked at, by disk.
-	Missing map[string]*failure.Error
+	// Missing are images that could not be looked at, by disk, some of them since MissingSince.
+	Missing      map[string]*failure.Error
+	MissingSince time.Time
 	// Progress is each disk's, in the order of the record; empty when no resync has run since the start.
 	Progress []DiskProgress
 	// Merge is what the replica last told of its merge.
@@ -99,6 +100,13 @@ func (l *live) figures(of replication.ID) []resync.Figures {
 		figures = append(figures, pass.Figures())
 	}
 	return figures
+}
+
+// rest says that no pass runs: there is no rate.
+func (l *live) rest() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	clear(l.meters)
 }
 
 // sample notes how far each pass is, for its rate.

@@ -122,7 +122,9 @@ func (o *owner) run(ctx context.Context) {
 		case <-done:
 			o.reap()
 		case <-timer.C:
-			o.live.sample(time.Now())
+			if o.worker != nil && o.worker.todo == taskTransfer {
+				o.live.sample(time.Now())
+			}
 		}
 	}
 }
@@ -169,6 +171,7 @@ const (
 func (o *owner) reap() {
 	w := o.worker
 	o.worker = nil
+	o.live.rest()
 	if w.todo == taskCheck {
 		o.checkAt = time.Now().Add(o.config.CheckInterval)
 	}
@@ -280,7 +283,7 @@ func (o *owner) write(tx state.Tx, c change, after Record, events []event.Event)
 
 // tell logs a change of state.
 func (o *owner) tell(before, after Record) {
-	if from, to := before.State(), after.State(); from != to {
+	if from, to := before.State(), after.State(); from != to && before.Prepared {
 		o.log.Info("the state changed", "from", from.String(), "to", to.String())
 	}
 }

@@ -138,7 +138,8 @@ func (w *worker) cut(ctx context.Context, hello Hello, sources sources) (Record,
 	if record.Active().Kind == replication.KindVerify {
 		for i, disk := range record.Disks {
 			if err := tracking.Unchanged(disk.Path, disk.Stamp, cuts[i].Stamp); err != nil {
-				return record, failure.Locate(err, record.Name, disk.ID)
+				return record, failure.Find(err).On(record.Name, disk.ID).
+					Try("It cannot be equal any more; bring the replica up to date: vmreplica resync %s", record.Name)
 			}
 		}
 	}
