@@ -47,11 +47,19 @@ func (s *authorizationService) CreateAuthorization(ctx context.Context, r *vmrep
 				return nil, err
 			}
 			var err error
-			told, err = s.events.Append(tx, event.AuthorizationCreated(entry.Pattern, entry.Subdirectory))
+			told, err = s.events.Append(tx, event.AuthorizationCreated(entry.Pattern, placeOf(entry)))
 			return authorizationOf(entry, 0), err
 		})
 	s.publish(told, err)
 	return answer, err
+}
+
+// placeOf is where an entry's disks land, in words.
+func placeOf(entry authorization.Entry) string {
+	if entry.Subdirectory == "" {
+		return "the directory of its own name"
+	}
+	return entry.Subdirectory
 }
 
 // publish makes known what a transaction told, when it happened and was not a repetition.
