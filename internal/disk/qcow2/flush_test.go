@@ -4,6 +4,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"vmreplica/internal/disk"
@@ -224,4 +225,71 @@ func TestSealBesideReaders(t *testing.T) {
 	}
 	group.Wait()
 	m.check(t, o)
+}
+
+// halt makes file stop the first operation that matches, until resume is closed; reached is closed when it does.
+func halt(file *memory, matches func(op) bool) (reached, resume chan struct{}) {
+	reached, resume = make(chan struct{}), make(chan struct{})
+	var halted atomic.Bool
+	file.watch = func(o op) error {
+		if matches(o) && halted.CompareAndSwap(false, true) {
+			close(reached)
+			<-resume
+		}
+		return nil
+	}
+	return reached, resume
+}
+
+// TestAFlushDoesNotPromiseAWriteOnItsWay flushes while a write's data is not in the file: its range stays absent.
+func TestAFlushDoesNotPromiseAWriteOnItsWay(t *testing.T) {
+	file, m := newMemory(), newModel(1<<30)
+	o, err := qcow2.Create(file, m.size)
+	must(t, err)
+	reached, resume := halt(file, func(o op) bool { return o.kind == opWrite })
+	done := make(chan error)
+	go func() {
+		_, err := o.WriteAt(content(1), 0)
+		done <- err
+	}()
+	<-reached
+	must(t, o.Flush())
+	after, err := qcow2.Open(file.clone(), durable.ReadOnly)
+	must(t, err)
+	m.check(t, after)
+	close(resume)
+	must(t, <-done)
+	m.stamps[0] = 1
+	m.check(t, o)
+}
+
+// TestWhatAFlushHoldsIsNotForgotten reads all over the disk while a Flush is about to write: what it has not
+// written yet is not taken from the file.
+func TestWhatAFlushHoldsIsNotForgotten(t *testing.T) {
+	const size, span = 4 << 30, 32 << 20
+	file, m := newMemory(), newModel(size)
+	o, err := qcow2.Create(file, size, smallCache)
+	must(t, err)
+	must(t, o.Zero(0, size))
+	must(t, o.Flush())
+	for slice := range int64(4) {
+		m.set(t, o, 0, slice*span/grain, 1)
+	}
+	reached, resume := halt(file, func(o op) bool { return o.kind == opSync })
+	flushed := make(chan error)
+	go func() { flushed <- o.Flush() }()
+	<-reached
+	look := func() {
+		for g, stamp := range m.stamps {
+			m.checkExtent(t, o, disk.Extent{Offset: g * grain, Length: grain, Kind: kindOf(stamp)})
+		}
+	}
+	look()
+	for off := int64(4 * span); off < size; off += span {
+		_, err := o.ReadAt(make([]byte, grain), off)
+		must(t, err)
+	}
+	look()
+	close(resume)
+	must(t, <-flushed)
 }
