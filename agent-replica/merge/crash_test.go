@@ -188,22 +188,27 @@ func tryCrashes(t *testing.T, k kind, seed uint64, options durabletest.Options) 
 }
 
 func TestEveryCrashKeepsTheLastCommit(t *testing.T) {
-	states, err := tryCrashes(t, kind{}, 1, durabletest.Options{Random: 2, Singles: 4})
+	options := durabletest.Options{Random: 2, Singles: 4}
+	if testing.Short() {
+		options = durabletest.Options{Random: 1, Singles: 1, Every: 4}
+	}
+	states, err := tryCrashes(t, kind{}, 1, options)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Logf("%d states", states)
 }
 
-var wantedStates = flag.Int("states", 15_000, "crashes to try over many histories")
+var wantedStates = flag.Int("states", 10_000, "crashes to try over many histories")
 
 func TestEveryCrashOfManyHistories(t *testing.T) {
 	total, wanted := 0, *wantedStates
+	options := durabletest.Options{}
 	if testing.Short() {
-		wanted = min(wanted, 3_000)
+		wanted, options = min(wanted, 500), durabletest.Options{Random: 1, Singles: 2, Every: 3}
 	}
 	for seed := uint64(1); total < wanted; seed++ {
-		states, err := tryCrashes(t, kind{plain: true}, seed, durabletest.Options{})
+		states, err := tryCrashes(t, kind{plain: true}, seed, options)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -294,8 +299,12 @@ func (b lateBase) Close() error { return errors.Join(b.Disk.Flush(), b.Disk.Clos
 // TestEveryFaultKeepsTheLastCommit lets every operation in turn fail and restarts after it, with or without a loss
 // of power.
 func TestEveryFaultKeepsTheLastCommit(t *testing.T) {
+	step := 1
+	if testing.Short() {
+		step = 5
+	}
 	for _, fault := range []error{syscall.EIO, syscall.ENOSPC} {
-		for k := 1; ; k++ {
+		for k := 1; ; k += step {
 			r := durabletest.New()
 			r.FailAt(k, fault)
 			_, err := history(r, kind{plain: true}, 1)
@@ -306,7 +315,7 @@ func TestEveryFaultKeepsTheLastCommit(t *testing.T) {
 				break
 			}
 			r.FailAt(0, nil)
-			for c := range r.Crashes(durabletest.Options{From: r.Ops(), Random: 2, Singles: 2}) {
+			for c := range r.Crashes(durabletest.Options{From: r.Ops(), Random: 1, Singles: 1}) {
 				if len(c.Marks()) == 0 {
 					continue // nothing was promised yet
 				}

@@ -26,7 +26,6 @@ package merge
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"sync"
 	"time"
@@ -269,107 +268,4 @@ func (m *Merger) status(vm string) *Status {
 		m.statuses[vm] = &Status{}
 	}
 	return m.statuses[vm]
-}
-
-// Settle does what the VM's record asks for until it asks for nothing more. It is what recovery does at the start
-// of the agent, too.
-func (m *Merger) Settle(ctx context.Context, vmName string) error {
-	vm := m.config.Registry.VM(vmName)
-	record, err := vm.Record()
-	if gone(err) {
-		return nil
-	}
-	if err != nil || Next(record) == (Step{}) {
-		return err
-	}
-	select {
-	case m.slots <- struct{}{}:
-		defer func() { <-m.slots }()
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	release, err := vm.AwaitHold(ctx, chain.ToMerge)
-	if err != nil {
-		return err
-	}
-	defer release()
-	for {
-		record, err := vm.Record()
-		if gone(err) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		step := Next(record)
-		switch {
-		case step == (Step{}):
-			return nil
-		case step.Clean:
-			err = vm.Clean()
-		default:
-			err = m.mergeDisk(ctx, vm, step.Disk)
-		}
-		if err != nil {
-			return failure.Locate(storage.Failure(err), vmName, step.Disk)
-		}
-	}
-}
-
-func gone(err error) bool {
-	return err != nil && failure.Find(err).Reason == failure.ReasonNotFound
-}
-
-// Step is what comes next for a VM; the zero Step is nothing.
-type Step struct {
-	// Clean is to delete garbage, or the record of an ended relationship.
-	Clean bool
-	// Disk is the disk whose lowest layer is to be merged.
-	Disk string
-}
-
-// Next is what a record asks for. It depends on nothing else.
-func Next(record chain.Record) Step {
-	if len(record.Garbage) > 0 || record.Releasing {
-		return Step{Clean: true}
-	}
-	for _, d := range record.Disks {
-		if d.Waiting() > 0 {
-			return Step{Disk: d.ID}
-		}
-	}
-	return Step{}
-}
-
-// mergeDisk merges the lowest layer of a disk.
-func (m *Merger) mergeDisk(ctx context.Context, vm *chain.VM, diskID string) (err error) {
-	if err := vm.Acquire(); err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, vm.Release()) }()
-	record, err := vm.Record()
-	if err != nil {
-		return err
-	}
-	opened, err := vm.Disk(diskID)
-	if err != nil {
-		return err
-	}
-	started := time.Now()
-	lowest := record.Disk(diskID).Layers[0]
-	c := &copier{
-		merger: m, vm: vm.Name(), disk: diskID, file: lowest.File, layer: opened.Layers()[0], base: opened.Base(),
-		name: string(record.UID + lowest.Transfer),
-	}
-	if err := c.measure(); err != nil {
-		return err
-	}
-	if _, err := vm.StartMerge(diskID, c.total); err != nil {
-		return err
-	}
-	if err := c.copy(ctx); err != nil {
-		return err
-	}
-	_, err = vm.FinishMerge(diskID, chain.Merged{Bytes: c.total, Duration: time.Since(started)})
-	return err
 }
