@@ -75,7 +75,7 @@ func capital(text string) string { return string(text[0]-'a'+'A') + text[1:] }
 
 // courseOf adds when it ran and what happened on the way.
 func (p *Page) courseOf(r *vmreplicav1.Resync) {
-	p.fact("Asked for because", r.GetCause())
+	p.fact("Cause", r.GetCause())
 	if r.GetStartTime() != nil {
 		p.fact("Start", moment(r.GetStartTime(), p.now))
 	}
@@ -125,9 +125,10 @@ func (p Printer) Resyncs(list *vmreplicav1.ListResyncsResponse) error {
 func (p *Page) resyncRow(r *vmreplicav1.Resync) []string {
 	var compared, differing, wire int64
 	for _, disk := range r.GetDisks() {
-		compared += min(disk.GetBlocksCompared()*blockSize, disk.GetSizeBytes())
-		differing += disk.GetBytesDiffering()
-		wire += disk.GetWireBytesSent()
+		progress := disk.GetProgress()
+		compared += max(progress.GetComparedBytes(), min(disk.GetBlocksCompared()*blockSize, disk.GetSizeBytes()))
+		differing += max(progress.GetDifferingBytes(), disk.GetBytesDiffering())
+		wire += sent(disk)
 	}
 	result := r.GetResult()
 	if r.GetReason() != "" {

@@ -66,8 +66,11 @@ var units = []string{"KiB", "MiB", "GiB", "TiB", "PiB", "EiB"}
 // Rate is bytes a second.
 func Rate(bytesPerSecond int64) string { return Size(bytesPerSecond) + "/s" }
 
-// Span is a duration to the second, below ten seconds to the tenth: "1h2m3s", "4.5s".
+// Span is a duration to the second, below ten seconds to the tenth, below one to the millisecond: "1h2m3s", "4.5s".
 func Span(d time.Duration) string {
+	if d < time.Second {
+		return d.Round(time.Millisecond).String()
+	}
 	if d < 10*time.Second {
 		return d.Round(100 * time.Millisecond).String()
 	}

@@ -1,0 +1,143 @@
+package command
+
+import (
+	"testing"
+	"time"
+
+	"vmreplica/internal/failure"
+	vmreplicav1 "vmreplica/proto/vmreplica/v1"
+)
+
+func TestTimesAsOperatorsSayThem(t *testing.T) {
+	berlin := time.FixedZone("CET", 3600)
+	now := time.Date(2026, 11, 30, 21, 0, 0, 0, berlin)
+	for text, want := range map[string]time.Time{
+		"":                          {},
+		"22:30":                     time.Date(2026, 11, 30, 22, 30, 0, 0, berlin),
+		"21:00":                     time.Date(2026, 12, 1, 21, 0, 0, 0, berlin),
+		"06:15":                     time.Date(2026, 12, 1, 6, 15, 0, 0, berlin),
+		"+2h":                       now.Add(2 * time.Hour),
+		"+90m":                      now.Add(90 * time.Minute),
+		"+7d":                       now.AddDate(0, 0, 7),
+		"+0s":                       now,
+		"2026-12-01T03:00:00Z":      time.Date(2026, 12, 1, 3, 0, 0, 0, time.UTC),
+		"2026-12-01T03:00:00+05:30": time.Date(2026, 11, 30, 21, 30, 0, 0, time.UTC),
+	} {
+		got, err := parseWhen(text, now)
+		if err != nil || !got.Equal(want) || got.IsZero() != (text == "") {
+			t.Errorf("%q: got %v, %v, want %v", text, got, err, want)
+		}
+	}
+	for _, text := range []string{"25:00", "22:60", "soon", "+", "+-1h", "+2", "+999d", "2h", "22", "2026-12-01", "2026-11-30T19:59:59Z"} {
+		if got, err := parseWhen(text, now); err == nil || failure.Find(err).Class != failure.Invalid || failure.Find(err).Remedy == "" {
+			t.Errorf("%q: got %v, %v", text, got, err)
+		}
+	}
+}
+
+// A clock that jumps ahead over the time that was asked for has it an hour later, and one that jumps back twice.
+func TestClockTimesWhereTheClockIsPutForward(t *testing.T) {
+	zone, err := time.LoadLocation("Europe/Berlin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Date(2026, 3, 29, 1, 0, 0, 0, zone)
+	got, err := parseWhen("02:30", now)
+	if err != nil || !got.After(now) || got.Sub(now) > 2*time.Hour {
+		t.Errorf("got %v, %v", got, err)
+	}
+}
+
+func TestDiskFlags(t *testing.T) {
+	raw := vmreplicav1.DiskFormat_DISK_FORMAT_RAW
+	for text, want := range map[string][2]string{
+		"/images/web01.img":                    {"/images/web01.img", "web01.img"},
+		"/dev/vg0/web01,id=root":               {"/dev/vg0/web01", "root"},
+		"/images/a,,b.img,id=ab":               {"/images/a,b.img", "ab"},
+		"/images/x.img,format=raw,id=x":        {"/images/x.img", "x"},
+		`C:\images\x.img`:                      {`C:\images\x.img`, "x.img"},
+		"/images/a=b/x.img":                    {"/images/a=b/x.img", "x.img"},
+		"/images/with space/x.img,id=X_1.y-z9": {"/images/with space/x.img", "X_1.y-z9"},
+	} {
+		got, err := parseDisk(text, "raw")
+		if err != nil || got.GetPath() != want[0] || got.GetId() != want[1] || got.GetFormat() != raw {
+			t.Errorf("%q: got %v, %v", text, got, err)
+		}
+	}
+	for _, text := range []string{
+		"", "web01.img", "./web01.img", "/images/", "/images/my disk.img", "/images/x.img,id=../x", "/images/x.img,id=",
+		"/images/x.img,format=qcow2", "/images/x.img,size=3", "/images/a,b.img", ",id=x", "/images/x.img,",
+	} {
+		if got, err := parseDisk(text, "raw"); err == nil || failure.Find(err).Class != failure.Invalid || failure.Find(err).Remedy == "" {
+			t.Errorf("%q: got %v, %v", text, got, err)
+		}
+	}
+	if _, err := parseDisk("/images/x.img", "vmdk"); err == nil {
+		t.Error("a default format that is not known was taken")
+	}
+	if _, err := parseDisks([]string{"/a/disk.img", "/b/disk.img"}, "raw"); err == nil {
+		t.Error("two disks of one id were taken")
+	}
+	if disks, err := parseDisks([]string{"/a/disk.img", "/b/disk.img,id=b"}, "raw"); err != nil || len(disks) != 2 {
+		t.Errorf("got %v, %v", disks, err)
+	}
+}
+
+func TestSizesAndRates(t *testing.T) {
+	for text, want := range map[string]int64{
+		"0": 0, "none": 0, "4096": 4096, "50MiB/s": 50 << 20, "50M": 50 << 20, "1.5GiB": 3 << 29, "2TiB/s": 2 << 40,
+		"6MB/s": 6e6, "10 kB": 1e4, "7B": 7,
+	} {
+		if got, err := parseRate(text); err != nil || got != want {
+			t.Errorf("%q: got %d, %v, want %d", text, got, err, want)
+		}
+	}
+	for _, text := range []string{"", "-1", "fast", "50 Mbit/s", "1e30", "NaN", "Inf", "MiB", "5MiBB", "0x10", "9000PiB"} {
+		if got, err := parseRate(text); err == nil || failure.Find(err).Class != failure.Invalid {
+			t.Errorf("%q: got %d, %v", text, got, err)
+		}
+	}
+}
+
+func TestLabelsAndDevices(t *testing.T) {
+	labels, err := parseLabels([]string{"a=1", "b==2", "c="})
+	if err != nil || len(labels) != 3 || labels["b"] != "=2" || labels["c"] != "" {
+		t.Errorf("got %v, %v", labels, err)
+	}
+	for _, text := range []string{"a", "=1"} {
+		if _, err := parseLabels([]string{text}); err == nil {
+			t.Errorf("%q was taken", text)
+		}
+	}
+	device, err := parseDevice("db01/data=/dev/vg0/data")
+	if err != nil || device.GetVm() != "db01" || device.GetDisk() != "data" || device.GetDevice() != "/dev/vg0/data" {
+		t.Errorf("got %v, %v", device, err)
+	}
+	for _, text := range []string{"db01=/dev/x", "/data=/dev/x", "db01/data=dev/x", "db01/data"} {
+		if _, err := parseDevice(text); err == nil {
+			t.Errorf("%q was taken", text)
+		}
+	}
+}
+
+func TestShellWords(t *testing.T) {
+	for text, want := range map[string]string{
+		"a.b:7443": "a.b:7443", "": "''", "my dir": "'my dir'", "it's": `'it'\''s'`, "$HOME": "'$HOME'",
+	} {
+		if got := shellWord(text); got != want {
+			t.Errorf("%q: got %s, want %s", text, got, want)
+		}
+	}
+}
+
+func TestExitCodesOfClasses(t *testing.T) {
+	for class, want := range map[failure.Class]int{
+		failure.Internal: 1, failure.Invalid: 2, failure.NotFound: 3, failure.Exists: 4, failure.Precondition: 4,
+		failure.Denied: 6, failure.Unreachable: 5, failure.Exhausted: 1, failure.Conflict: 4, failure.OutOfRange: 4,
+		failure.Corrupt: 1, failure.Unsupported: 1, failure.Cancelled: 1,
+	} {
+		if got := codeOf(class); got != want {
+			t.Errorf("class %d: got %d, want %d", class, got, want)
+		}
+	}
+}
