@@ -159,7 +159,9 @@ func TestRemove(t *testing.T) {
 		p.replica.set(func(r *replica) { r.down = false })
 		p.begin(a, replication.KindResync) // it goes on after the failed removal
 		p.settle()
-		p.want(a, replication.Replicating)
+		if view := p.want(a, replication.Replicating); view.Resync.State != replication.ResyncDone {
+			t.Fatalf("after a failed removal nothing goes on: %+v", view.Resync)
+		}
 		notes, err := a.Remove(t.Context(), "web01", relationship.Remove{Request: request})
 		if err != nil || !p.replica.released || len(notes) != 1 {
 			t.Fatalf("%v, %v", notes, err)

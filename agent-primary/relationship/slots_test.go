@@ -77,3 +77,21 @@ func TestARaisedLimitLetsThoseInThatWait(t *testing.T) {
 		}
 	})
 }
+
+func TestASlotThatIsGivenToNobodyComesBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		slots := relationship.NewSlots(1)
+		gone, cancel := context.WithCancel(t.Context())
+		cancel()
+		for range 100 { // a slot and the end of ctx are there at once: either may win
+			if release, err := slots.Acquire(gone); err == nil {
+				release()
+			}
+		}
+		release, err := slots.Acquire(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		release()
+	})
+}
