@@ -29,7 +29,7 @@ func (b *bench) firstSizes() [3]int64 {
 // which the primary has sent more than it says beside content.
 func runFirst(ctx context.Context, b *bench) error {
 	dir := filepath.Join(b.dir, "first")
-	v, err := makeVolume(ctx, dir, 4*b.firstSizes()[1])
+	v, err := makeVolume(ctx, dir, 8*b.firstSizes()[1])
 	if v != nil {
 		defer v.remove()
 	}

@@ -27,7 +27,7 @@ func (b *bench) sparseData() int64 {
 // runSparse measures a resync of a huge disk that is almost all hole against one of a disk that is its data alone.
 func runSparse(ctx context.Context, b *bench) error {
 	dir := filepath.Join(b.dir, "sparse")
-	v, err := makeVolume(ctx, dir, 5*b.sparseData())
+	v, err := makeVolume(ctx, dir, 16*b.sparseData())
 	if v != nil {
 		defer v.remove()
 	}

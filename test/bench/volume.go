@@ -9,6 +9,7 @@ import (
 // volume is an XFS in a sparse file, mounted: its files may be far larger than it is.
 type volume struct{ file, mount string }
 
+// makeVolume mounts a volume of size bytes. It takes of dir what is written to it, so it may be generous.
 func makeVolume(ctx context.Context, dir string, size int64) (*volume, error) {
 	v := &volume{file: filepath.Join(dir, "volume.xfs"), mount: filepath.Join(dir, "volume")}
 	if err := os.MkdirAll(v.mount, 0o700); err != nil {
