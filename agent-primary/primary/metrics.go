@@ -5,6 +5,7 @@ import (
 
 	"vmreplica/agent-primary/relationship"
 	"vmreplica/agent-primary/resync"
+	"vmreplica/internal/api"
 	"vmreplica/transport"
 )
 
@@ -47,8 +48,8 @@ func (m *metrics) Collect(found chan<- prometheus.Metric) {
 	}
 	gauge(expiry, float64(m.credentials.NotAfter().Unix()))
 	for _, view := range m.manager.List() {
-		gauge(stateNumber, float64(view.State), view.Name)
-		gauge(healthNumber, float64(view.Health()), view.Name)
+		gauge(stateNumber, float64(api.StateToProto(view.State)), view.Name)
+		gauge(healthNumber, float64(api.HealthToProto(view.Health())), view.Name)
 		for i, disk := range view.Disks {
 			figures, rate := diskFigures(view, i)
 			counter := func(d *prometheus.Desc, value int64) {
