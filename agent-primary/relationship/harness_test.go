@@ -352,6 +352,13 @@ func (p *pair) attempt(ctx context.Context, peer resync.Peer, o resync.Options) 
 	return outcome, ctx.Err()
 }
 
+// tried is how many attempts there were.
+func (p *pair) tried() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.attempts
+}
+
 // read moves a disk's present version to the replica, or finds which version a verify meets there.
 func (p *pair) read(kind replication.ResyncKind, d resync.Disk) int64 {
 	version := d.Cut.Stamp.ModifiedNanoseconds

@@ -79,7 +79,7 @@ func TestProgressBeginsTheBackoffAnew(t *testing.T) {
 			}
 			p.begin(a, replication.KindInitial)
 			time.Sleep(3 * time.Minute)
-			attempts := p.attempts
+			attempts := p.tried()
 			if progress && attempts < 180 || !progress && attempts > 30 {
 				t.Fatalf("progress %t: %d attempts in three minutes", progress, attempts)
 			}
@@ -103,7 +103,7 @@ func TestCancelOfAScheduledResyncVoidsNothing(t *testing.T) {
 		}
 		time.Sleep(2 * time.Hour)
 		p.want(a, replication.Replicating)
-		if p.attempts != 1 {
+		if p.tried() != 1 {
 			t.Fatal("a cancelled resync began")
 		}
 	})

@@ -299,8 +299,8 @@ func TestALostCommitAnswerIsAdopted(t *testing.T) {
 		time.Sleep(time.Minute)
 		p.settle()
 		p.want(a, replication.Replicating)
-		if p.replica.commits != 2 || p.attempts != 2 {
-			t.Fatalf("%d commits after %d attempts", p.replica.commits, p.attempts)
+		if p.replica.commits != 2 || p.tried() != 2 {
+			t.Fatalf("%d commits after %d attempts", p.replica.commits, p.tried())
 		}
 	})
 }
@@ -324,8 +324,8 @@ func TestACommitThatNeverArrivedIsSentAgain(t *testing.T) {
 		time.Sleep(time.Minute)
 		p.settle()
 		p.want(a, replication.Replicating)
-		if p.attempts != 2 {
-			t.Fatalf("everything was compared again: %d attempts", p.attempts)
+		if p.tried() != 2 {
+			t.Fatalf("everything was compared again: %d attempts", p.tried())
 		}
 	})
 }
@@ -461,12 +461,12 @@ func TestAStartTimeIsKeptAcrossARestart(t *testing.T) {
 		a = p.start()
 		defer a.stop()
 		time.Sleep(5 * time.Hour)
-		if p.attempts != 1 {
+		if p.tried() != 1 {
 			t.Fatal("it began early")
 		}
 		time.Sleep(time.Hour)
 		p.settle()
-		if view := p.want(a, replication.Replicating); view.Resync.State != replication.ResyncDone || p.attempts != 2 {
+		if view := p.want(a, replication.Replicating); view.Resync.State != replication.ResyncDone || p.tried() != 2 {
 			t.Fatalf("%+v", view.Resync)
 		}
 	})
