@@ -3,6 +3,7 @@ package relationship_test
 import (
 	"context"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"vmreplica/agent-primary/relationship"
@@ -127,6 +128,28 @@ func TestAPassThatBeganAgainGoesOnAfterALostConnection(t *testing.T) {
 		p.want(a, replication.Replicating)
 		if opens := p.replica.opens; len(opens) != 4 || !opens[2].Restart || opens[3].Restart {
 			t.Fatalf("streams %+v", opens[1:])
+		}
+	})
+}
+
+func TestANewAddressIsTriedAtOnce(t *testing.T) {
+	bubble(t, func(t *testing.T, p *pair) {
+		a := p.replicating()
+		defer a.stop()
+		p.replica.set(func(r *replica) { r.down = true })
+		time.Sleep(6 * time.Minute)
+		synctest.Wait()
+		if view := p.want(a, replication.Replicating); view.Trouble == nil || view.Health() != replication.HealthWarning {
+			t.Fatalf("nobody notices that the replica is away: %s", reasonCodes(view))
+		}
+		p.replica.set(func(r *replica) { r.down = false })
+		if _, err := a.Update(t.Context(), "web01", relationship.Update{ReplicaAddress: "new:7443"}, state.Request{}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if view := p.want(a, replication.Replicating); view.Trouble != nil {
+			t.Fatalf("the old address's trouble stays: %v", view.Trouble)
 		}
 	})
 }

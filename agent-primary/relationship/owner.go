@@ -261,6 +261,10 @@ func (o *owner) persist(c change) answered {
 	o.version++
 	o.notBefore = time.Time{}
 	o.erased = c.erase
+	if before.Spec.ReplicaAddress != after.Spec.ReplicaAddress {
+		o.checkAt = time.Time{}
+		o.live.change(func(l *Live) { l.reconciled = time.Time{} })
+	}
 	o.config.Events.Publish(recorded...)
 	o.tell(before, after)
 	return answered{record: after, answer: answer}

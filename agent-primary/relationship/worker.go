@@ -42,6 +42,9 @@ func startWorker(ctx context.Context, o *owner, todo task) *worker {
 		replica: o.config.Replicas.At(record.Spec.ReplicaAddress, Identity{VM: record.Name, UID: record.UID, Term: record.Term}),
 		cancel:  cancel, stop: ctx.Done(), done: make(chan struct{}), retry: schedule.NewRetry(nil),
 	}
+	if todo != taskCheck { // what a check met is for the next check to end; this task tells its own troubles
+		o.live.change(func(l *Live) { l.Trouble, l.Attempts = nil, 0 })
+	}
 	go func() {
 		defer close(w.done)
 		defer cancel()
