@@ -60,6 +60,15 @@ func (g Geometry) SegmentRange(segment int64) (offset, length int64) {
 	return g.piece(segment, g.Segments(), SegmentSize)
 }
 
+// FirstBlock is the first block of a segment; the number of blocks for a segment beyond the disk, as for a cursor at
+// its end.
+func (g Geometry) FirstBlock(segment int64) int64 {
+	if segment >= g.Segments() {
+		return g.Blocks()
+	}
+	return segment * BlocksPerSegment
+}
+
 // SegmentBlocks is the first block of a segment and how many it has, 1 to BlocksPerSegment. The count is 0 for a
 // segment that the disk does not have.
 func (g Geometry) SegmentBlocks(segment int64) (first, count int64) {

@@ -38,8 +38,7 @@ func newInbox() inbox {
 
 // receive takes the replica's messages until it has finished.
 func (p *pass) receive(ctx context.Context) error {
-	first, _ := p.geometry.SegmentBlocks(p.opened.Cursor.Segment)
-	next := min(first, p.geometry.Blocks())
+	next := p.geometry.FirstBlock(p.opened.Cursor.Segment)
 	if next == p.geometry.Blocks() {
 		close(p.inbox.runs)
 	}

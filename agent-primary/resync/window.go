@@ -34,10 +34,9 @@ type entry struct {
 }
 
 func newWindow(g blockdiff.Geometry, prover *blockdiff.Prover, from Cursor) *window {
-	first, _ := g.SegmentBlocks(from.Segment)
 	return &window{
 		geometry: g, prover: prover,
-		next: min(first, g.Blocks()), sent: from.Segment, proven: from.Segment, chain: from.Chain,
+		next: g.FirstBlock(from.Segment), sent: from.Segment, proven: from.Segment, chain: from.Chain,
 	}
 }
 

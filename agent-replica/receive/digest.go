@@ -62,8 +62,8 @@ func (s *session) digested(ctx context.Context, batch *batch, d digested) error 
 
 // read reads every mapped block from the cursor on once, in order.
 func (s *session) read(ctx context.Context, pieces chan<- piece) error {
-	from, _ := s.geometry.SegmentBlocks(s.cursor.Segment)
-	if from >= s.geometry.Blocks() {
+	from := s.geometry.FirstBlock(s.cursor.Segment)
+	if from == s.geometry.Blocks() {
 		return nil
 	}
 	for span, err := range disk.Blocks(s.view, blockdiff.BlockSize, from, s.geometry.Blocks()-from) {

@@ -63,6 +63,9 @@ func (s *session) receiveEnded(ctx context.Context, err error) error {
 }
 
 func (s *session) receiveFrame(request *vmreplicav1.TransferRequest) error {
+	if s.verifying() {
+		return protocol("a frame in a verify, which writes nothing")
+	}
 	cost := frameOf(request.GetFrame()).CreditBytes()
 	if underWay := s.framing.Add(cost); underWay > cost && underWay > s.limits.FrameCreditBytes {
 		return protocol("%d bytes of frames are under way; the credit is %d", underWay, s.limits.FrameCreditBytes)

@@ -24,7 +24,7 @@ func (r *Receiver) Transfer(stream stream) error {
 	if _, err := r.Gate.Admit(stream.Context(), named); err != nil {
 		return err
 	}
-	t, err := r.open(named.GetVm())
+	t, err := r.enter(named.GetVm())
 	if err != nil {
 		return err
 	}
@@ -32,23 +32,25 @@ func (r *Receiver) Transfer(stream stream) error {
 	defer cancel(nil)
 	one := &running{number: open.GetSession(), stop: cancel, done: make(chan struct{})}
 	session, err := r.take(ctx, t, open, one)
+	t.changing.Unlock()
 	if err != nil {
 		return failure.Locate(err, named.GetVm(), open.GetDisk())
 	}
 	session.stream = stream
-	err = session.run(ctx)
+	if err = session.run(ctx); err != nil {
+		err = session.failTransfer(err)
+	}
 	t.leave(open.GetDisk(), one)
-	if err != nil && failure.Find(err).Reason == failure.ReasonStorageFailed {
+	if err != nil && (session.spoiled.Load() || failure.Find(err).Reason == failure.ReasonStorageFailed) {
 		// What the open files hold is unknown; the next transfer opens them anew.
 		r.End(named.GetVm())
 	}
 	return failure.Locate(err, named.GetVm(), open.GetDisk())
 }
 
-// take makes one the disk's session: an older one is stopped and waited for before the record changes hands.
+// take makes one the disk's session: an older one is stopped and waited for before the record changes hands. The
+// caller has entered t.
 func (r *Receiver) take(ctx context.Context, t *transfer, open *vmreplicav1.TransferOpen, one *running) (*session, error) {
-	t.changing.Lock()
-	defer t.changing.Unlock()
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}

@@ -99,6 +99,29 @@ func (r *Receiver) open(vmName string) (*transfer, error) {
 	return t, nil
 }
 
+// enter is open with changing held. What was given back while it waited for that is opened again, so that no session
+// runs that the next one would not know of.
+func (r *Receiver) enter(vmName string) (*transfer, error) {
+	for {
+		t, err := r.open(vmName)
+		if err != nil {
+			return nil, err
+		}
+		t.changing.Lock()
+		if r.current(vmName, t) {
+			return t, nil
+		}
+		t.changing.Unlock()
+	}
+}
+
+// current says that t was not given back. It stays so while t's changing is held.
+func (r *Receiver) current(vmName string, t *transfer) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.transfers[vmName] == t
+}
+
 // drop gives the VM's disks back. Its sessions have ended.
 func (r *Receiver) drop(vmName string) {
 	r.mu.Lock()
@@ -116,16 +139,22 @@ func (r *Receiver) End(vmName string) {
 }
 
 func (r *Receiver) end(vmName string, cause *failure.Error) {
-	r.mu.Lock()
-	t := r.transfers[vmName]
-	r.mu.Unlock()
-	if t == nil {
-		return
+	for {
+		r.mu.Lock()
+		t := r.transfers[vmName]
+		r.mu.Unlock()
+		if t == nil {
+			return
+		}
+		t.changing.Lock()
+		if r.current(vmName, t) {
+			defer t.changing.Unlock()
+			t.stopAll(cause.On(vmName, ""))
+			r.drop(vmName)
+			return
+		}
+		t.changing.Unlock()
 	}
-	t.changing.Lock()
-	defer t.changing.Unlock()
-	t.stopAll(cause.On(vmName, ""))
-	r.drop(vmName)
 }
 
 // Close ends every stream and gives all disks back; nothing is served afterwards.
@@ -186,11 +215,10 @@ func (r *Receiver) BeginTransfer(_ context.Context, request *vmreplicav1.BeginTr
 	if err != nil {
 		return nil, failure.Locate(err, vmName, "")
 	}
-	t, err := r.open(vmName)
+	t, err := r.enter(vmName)
 	if err != nil {
 		return nil, err
 	}
-	t.changing.Lock()
 	defer t.changing.Unlock()
 	record, err := t.vm.Record()
 	if err != nil {
@@ -227,11 +255,10 @@ func (r *Receiver) CommitTransfer(ctx context.Context, request *vmreplicav1.Comm
 	if err != nil {
 		return nil, failure.Locate(err, vmName, "")
 	}
-	t, err := r.open(vmName)
+	t, err := r.enter(vmName)
 	if err != nil {
 		return nil, err
 	}
-	t.changing.Lock()
 	defer t.changing.Unlock()
 	if err := t.awaitAll(ctx, commitWait); err != nil {
 		return nil, err

@@ -2,11 +2,13 @@ package receive
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"vmreplica/agent-replica/chain"
 	"vmreplica/agent-replica/storage"
 	"vmreplica/blockdiff"
+	"vmreplica/internal/durable"
 	"vmreplica/internal/failure"
 	vmreplicav1 "vmreplica/proto/vmreplica/v1"
 )
@@ -42,7 +44,7 @@ func (s *session) saveCursor() error {
 		return err
 	}
 	_, err := s.vm.Update(func(r *chain.Record) error {
-		return r.SaveCursor(s.transfer, s.diskID, s.number, segment, chainValue, s.written.Load())
+		return r.SaveCursor(s.transfer, s.diskID, s.number, segment, chainValue)
 	})
 	if err != nil {
 		return err
@@ -54,26 +56,34 @@ func (s *session) saveCursor() error {
 	return nil
 }
 
-// flush makes the target durable and holds the space of its merge. A failed sync ends the transfer for good.
+// flush makes the target durable and holds the space of its merge. A flush that failed for want of space left the
+// file as it was, and is made again on the file opened anew; a failed sync ends the transfer for good.
 func (s *session) flush() error {
-	if s.verifying() || !s.written.Load() {
+	if s.verifying() || !s.written.Swap(false) {
 		return nil
 	}
 	if err := s.target.Flush(); err != nil {
-		failed := storage.Failure(err)
-		if failure.Find(failed).Reason == failure.ReasonStorageFull {
-			return failed
-		}
-		_, recordErr := s.vm.Update(func(r *chain.Record) error { return r.FailTransfer(s.transfer, err.Error()) })
-		if recordErr != nil {
-			return recordErr
-		}
-		return failed
+		s.spoiled.Store(true)
+		return storage.Failure(err)
 	}
 	if s.balloon == "" {
 		return nil
 	}
 	return s.space.Balloon(s.balloon).Grow(s.mergeBytes())
+}
+
+// failTransfer ends the transfer for good when err leaves unknown what the target holds: a sync has failed, whoever
+// asked for it, or a flush for another reason than want of space.
+func (s *session) failTransfer(err error) error {
+	full := failure.Find(err).Reason == failure.ReasonStorageFull
+	if s.verifying() || !errors.Is(err, durable.ErrSync) && (!s.spoiled.Load() || full) {
+		return err
+	}
+	_, recordErr := s.vm.Update(func(r *chain.Record) error { return r.FailTransfer(s.transfer, err.Error()) })
+	if recordErr != nil {
+		return recordErr
+	}
+	return err
 }
 
 // mergeBytes is the most that the base can grow by in the merge: what the layer holds, and no more than the base

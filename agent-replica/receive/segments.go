@@ -26,10 +26,9 @@ type segments struct {
 }
 
 func newSegments(g blockdiff.Geometry, prover *blockdiff.Prover, limit int, segment int64, chain blockdiff.Hash) *segments {
-	first, _ := g.SegmentBlocks(segment)
 	return &segments{
 		geometry: g, prover: prover, limit: limit,
-		digested: min(first, g.Blocks()), proven: segment, chain: chain,
+		digested: g.FirstBlock(segment), proven: segment, chain: chain,
 		open: map[int64][]blockdiff.Hash{}, moved: make(chan struct{}),
 	}
 }

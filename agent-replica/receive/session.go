@@ -44,8 +44,10 @@ type session struct {
 	// cursor is what is saved; guarded by saving, but for its first value.
 	cursor chain.TransferDisk
 	saving sync.Mutex
-	// written says that the target may hold what is not flushed; differs that a verify has found a difference.
-	written, differs atomic.Bool
+	// written says that the target may hold what is not flushed, also by an earlier session, whose stream broke before
+	// it flushed; spoiled that a flush has failed, so that the open target is of no more use; differs that a verify has
+	// found a difference.
+	written, spoiled, differs atomic.Bool
 
 	digests           *credit
 	refining, framing atomic.Int64
@@ -68,7 +70,7 @@ func (s *session) start(digestCredit int64) {
 	}
 	s.decoder = blockdiff.NewDecoder()
 	s.segments = newSegments(s.geometry, s.prover, s.limits.OpenSegments, s.cursor.Segment, s.cursor.Chain)
-	s.written.Store(s.cursor.Written)
+	s.written.Store(true)
 	s.digests = newCredit(min(max(digestCredit, 1), maxDigestCreditBytes))
 	s.asked = make(chan []int64, maxAsked)
 	s.inbound = make(chan *vmreplicav1.TransferRequest, maxInbound)

@@ -132,6 +132,20 @@ func (s service) Transfer(stream grpc.BidiStreamingServer[vmreplicav1.TransferRe
 }
 
 func (w *world) serve() {
+	link, stop := connect(w.t, w.receiver, w.uid, func(info *grpc.StreamServerInfo, stream grpc.ServerStream) grpc.ServerStream {
+		if w.mangle == nil {
+			return stream
+		}
+		return w.mangle(info, stream)
+	})
+	w.link = link
+	w.t.Cleanup(stop)
+}
+
+// connect serves the receiver in memory and answers a primary's way to it.
+func connect(t *testing.T, receiver *receive.Receiver, uid replication.ID,
+	mangle func(*grpc.StreamServerInfo, grpc.ServerStream) grpc.ServerStream,
+) (link *peer.Link, stop func()) {
 	listener := bufconn.Listen(1 << 20)
 	server := grpc.NewServer(grpc.MaxRecvMsgSize(8<<20),
 		grpc.ChainUnaryInterceptor(func(ctx context.Context, r any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
@@ -139,12 +153,9 @@ func (w *world) serve() {
 			return answer, api.Status(err)
 		}),
 		grpc.ChainStreamInterceptor(func(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
-			if w.mangle != nil {
-				stream = w.mangle(info, stream)
-			}
-			return api.Status(next(srv, stream))
+			return api.Status(next(srv, mangle(info, stream)))
 		}))
-	vmreplicav1.RegisterTransferServiceServer(server, service{receiver: w.receiver})
+	vmreplicav1.RegisterTransferServiceServer(server, service{receiver: receiver})
 	var serving sync.WaitGroup
 	serving.Go(func() { _ = server.Serve(listener) })
 	dial := func(string) (*grpc.ClientConn, error) {
@@ -153,14 +164,14 @@ func (w *world) serve() {
 			grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }))
 	}
 	pool := peer.NewPool(peer.Config{
-		Dial: dial, Speeds: peer.MeasureSpeeds(), Pacer: transport.NewPacer(0), Log: slog.New(slog.DiscardHandler),
+		Dial: dial, Pacer: transport.NewPacer(0), Log: slog.New(slog.DiscardHandler),
 	})
-	w.link = pool.At("replica:7443", relationship.Identity{VM: vmName, UID: w.uid, Term: 1}).(*peer.Link)
-	w.t.Cleanup(func() {
-		must(w.t, pool.Close())
+	link = pool.At("replica:7443", relationship.Identity{VM: vmName, UID: uid, Term: 1}).(*peer.Link)
+	return link, func() {
+		must(t, pool.Close())
 		server.Stop()
 		serving.Wait()
-	})
+	}
 }
 
 // source is the primary's image as a Source.
