@@ -104,7 +104,7 @@ func run(ctx context.Context, args []string) error {
 		if !c.onImages {
 			b.dropImages()
 		}
-		progress("case %d: %s", c.number, c.name)
+		progress("case %d: %s, at a load of %s", c.number, c.name, load())
 		if err := c.run(ctx, b); err != nil {
 			return errors.Join(fmt.Errorf("case %d, %s: %w", c.number, c.name, err), b.table.print(os.Stdout))
 		}

@@ -30,30 +30,41 @@ func countWire(ctx context.Context, replicaAddress string) (wireCount, error) {
 	if err != nil {
 		return nil, err
 	}
+	return parseSockets(said)
+}
+
+// parseSockets reads what ss says, a socket a line.
+func parseSockets(said string) (wireCount, error) {
 	count := wireCount{}
 	for line := range strings.Lines(said) {
 		fields := strings.Fields(line)
 		if len(fields) < 4 {
 			continue
 		}
-		total := int64(0)
-		for _, found := range socketBytes.FindAllStringSubmatch(line, -1) {
-			n, err := strconv.ParseInt(found[1], 10, 64)
-			if err != nil {
-				return nil, err
-			}
-			total += n
+		moved, err := sumFigures(socketBytes, line)
+		if err != nil {
+			return nil, err
 		}
-		if found := socketRetry.FindStringSubmatch(line); found != nil {
-			n, err := strconv.ParseInt(found[1], 10, 64)
-			if err != nil {
-				return nil, err
-			}
-			total -= n
+		again, err := sumFigures(socketRetry, line)
+		if err != nil {
+			return nil, err
 		}
-		count[fields[2]] = total
+		count[fields[2]] = moved - again
 	}
 	return count, nil
+}
+
+// sumFigures adds the numbers that a pattern's group matches.
+func sumFigures(pattern *regexp.Regexp, line string) (int64, error) {
+	total := int64(0)
+	for _, found := range pattern.FindAllStringSubmatch(line, -1) {
+		n, err := strconv.ParseInt(found[1], 10, 64)
+		if err != nil {
+			return 0, err
+		}
+		total += n
+	}
+	return total, nil
 }
 
 // since is what crossed the wire since an earlier count. A connection that ended in between would be lost from it.
