@@ -28,7 +28,7 @@ import (
 	"vmreplica/internal/state/statetest"
 )
 
-var crashStates = flag.Int("crash-states", 400, "how many states of each transfer are recovered from")
+var crashStates = flag.Int("crash-states", 250, "how many states of each transfer are recovered from")
 
 // memory is a primary's image in memory; 4 KiB of zeros are holes.
 type memory []byte
@@ -289,10 +289,10 @@ func TestCrashFindsMutants(t *testing.T) {
 		kind replication.ResyncKind
 		drop func(durabletest.Op) bool
 	}{
-		"the layer is not synced":             {old, replication.KindResync, durabletest.SyncOf(crashDirectory + "/*.qcow2")},
-		"the base is not synced in a merge":   {old, replication.KindResync, durabletest.SyncOf(crashDirectory + "/" + diskID)},
-		"the base is not synced in a copy":    {nil, replication.KindInitial, durabletest.SyncOf(crashDirectory + "/" + diskID)},
-		"the layer's directory is not synced": {old, replication.KindResync, durabletest.SyncDirOf(crashDirectory)},
+		"the layer is not synced":             {old, replication.KindResync, durabletest.SyncOf("*.qcow2")},
+		"the base is not synced in a merge":   {old, replication.KindResync, durabletest.SyncOf(diskID)},
+		"the base is not synced in a copy":    {nil, replication.KindInitial, durabletest.SyncOf(diskID)},
+		"the layer's directory is not synced": {old, replication.KindResync, durabletest.SyncDirOf(vmName)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if tried, err := crashes(t, c.old, image, c.kind, c.drop); err == nil {
