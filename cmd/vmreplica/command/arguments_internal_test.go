@@ -141,3 +141,15 @@ func TestExitCodesOfClasses(t *testing.T) {
 		}
 	}
 }
+
+func TestOnlyWhatAnAgentDoesOnceIsRepeated(t *testing.T) {
+	for request, want := range map[any]bool{
+		&vmreplicav1.SuspendReplicationRequest{}:               false,
+		&vmreplicav1.SuspendReplicationRequest{RequestId: "x"}: true,
+		&vmreplicav1.GetReplicationRequest{}:                   true,
+	} {
+		if got := repeatable(request); got != want {
+			t.Errorf("%T %v: got %v", request, request, got)
+		}
+	}
+}

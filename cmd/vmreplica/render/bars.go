@@ -13,14 +13,19 @@ import (
 	vmreplicav1 "vmreplica/proto/vmreplica/v1"
 )
 
-// IsTerminal says whether out is one.
+// IsTerminal says whether out is one that has room to draw: a terminal may be without a size.
 func IsTerminal(out io.Writer) bool {
 	file, ok := out.(interface{ Fd() uintptr })
-	return ok && cwriter.IsTerminal(int(file.Fd()))
+	if !ok || !cwriter.IsTerminal(int(file.Fd())) {
+		return false
+	}
+	width, height, err := cwriter.GetSize(int(file.Fd()))
+	return err == nil && width > 0 && height > 0
 }
 
 // bars is progress on a terminal: a bar for each disk, and above them the phases.
 type bars struct {
+	commit
 	now     func() time.Time
 	box     *mpb.Progress
 	phase   string
@@ -40,6 +45,9 @@ func newBars(out io.Writer, now func() time.Time) *bars {
 
 // Show implements Progress.
 func (b *bars) Show(r *vmreplicav1.Resync) {
+	if b.unseenCommit(r) {
+		b.Note("%s: %s", r.GetVm(), committed)
+	}
 	if phase := phaseOf(r, b.now()); phase != b.phase {
 		b.phase = phase
 		b.Note("%s: %s", r.GetVm(), phase)
@@ -91,11 +99,14 @@ func barText(r *vmreplicav1.Resync, disk *vmreplicav1.ResyncDisk, done int64) st
 		return Size(done) + " merged"
 	}
 	progress := disk.GetProgress()
-	text := Rate(progress.GetRateBytesPerSecond())
-	if progress.GetEta() != nil {
-		text += " ETA " + Span(progress.GetEta().AsDuration().Round(time.Second))
+	var text string
+	if progress.GetRateBytesPerSecond() > 0 {
+		text = Rate(progress.GetRateBytesPerSecond()) + " "
 	}
-	return text + fmt.Sprintf(" compared %s sent %s", Size(done), Size(sent(disk)))
+	if progress.GetEta() != nil {
+		text += "ETA " + Span(progress.GetEta().AsDuration().Round(time.Second)) + " "
+	}
+	return text + fmt.Sprintf("compared %s sent %s", Size(done), Size(sent(disk)))
 }
 
 // Note implements Progress.

@@ -47,7 +47,9 @@ func (p *Page) describe(r *vmreplicav1.Replication) {
 	p.fact("Resync required", join(": ", Word(s.GetResyncCause()), s.GetResyncEvidence()))
 	p.fact("Replica", r.GetSpec().GetReplicaAddress())
 	p.fact("Other agent", s.GetPeer())
-	p.fact("Tracked", map[bool]string{true: "yes", false: "no: it is compared by the stamps of its images"}[s.GetTracked()])
+	if s.GetMode() != vmreplicav1.ReplicationMode_REPLICATION_MODE_REPLICA {
+		p.fact("Tracked", map[bool]string{true: "yes", false: "no: it is compared by the stamps of its images"}[s.GetTracked()])
+	}
 	p.fact("Created", moment(s.GetCreateTime(), p.now))
 	p.fact("Labels", labels(r.GetLabels()))
 	p.fact("Uid", r.GetUid())

@@ -31,6 +31,7 @@ const silence = 30 * time.Second
 
 // lines is progress where nobody watches a terminal: a line per phase and per 10 % of a disk, and every 30 s.
 type lines struct {
+	commit
 	out   io.Writer
 	now   func() time.Time
 	last  time.Time
@@ -44,16 +45,23 @@ type lines struct {
 func (l *lines) Show(r *vmreplicav1.Resync) {
 	now := l.now()
 	phase := phaseOf(r, now)
+	unseen := l.unseenCommit(r)
 	changed, long := phase != l.phase, !l.last.IsZero() && now.Sub(l.last) >= silence
 	if r.GetState() != l.state && moving(r) {
 		l.steps = map[string]int{}
 	}
 	l.phase, l.state = phase, r.GetState()
+	if unseen && moving(r) {
+		l.line("%s: %s", r.GetVm(), committed)
+	}
 	// A phase that moves stands before its figures, an end after them.
 	if changed && moving(r) {
 		l.line("%s: %s", r.GetVm(), phase)
 	}
 	printed := l.disks(r, long && moving(r))
+	if unseen && !moving(r) {
+		l.line("%s: %s", r.GetVm(), committed)
+	}
 	if changed && !moving(r) {
 		l.line("%s: %s", r.GetVm(), phase)
 	}
@@ -89,6 +97,21 @@ func (l *lines) line(format string, args ...any) {
 	fmt.Fprintln(l.out, Clean(fmt.Sprintf(format, args...)))
 }
 
+// committed is the phase that everybody waits for.
+const committed = "committed: the replica has the new content"
+
+// commit remembers whether the commit was shown: a watch that sends the newest state alone may skip its phase.
+type commit struct{ shown bool }
+
+// unseenCommit says, once, that the resync has committed and that its present phase does not show it.
+func (c *commit) unseenCommit(r *vmreplicav1.Resync) bool {
+	if c.shown || r.GetCommitTime() == nil {
+		return false
+	}
+	c.shown = true
+	return r.GetState() != vmreplicav1.ResyncState_RESYNC_STATE_COMMITTED
+}
+
 // phaseOf is what a resync is doing, without figures.
 func phaseOf(r *vmreplicav1.Resync, now time.Time) string {
 	if r.GetSuspended() && !Ended(r) {
@@ -108,7 +131,7 @@ func phaseOf(r *vmreplicav1.Resync, now time.Time) string {
 	case vmreplicav1.ResyncState_RESYNC_STATE_COMMITTING:
 		return "committing"
 	case vmreplicav1.ResyncState_RESYNC_STATE_COMMITTED:
-		return "committed: the replica has the new content"
+		return committed
 	case vmreplicav1.ResyncState_RESYNC_STATE_MERGING:
 		return "merging on the replica"
 	case vmreplicav1.ResyncState_RESYNC_STATE_DONE:

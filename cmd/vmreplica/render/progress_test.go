@@ -70,6 +70,11 @@ func TestLinesWithoutATerminal(t *testing.T) {
 	merging.State, merging.EndTime = vmreplicav1.ResyncState_RESYNC_STATE_MERGING, nil
 	merging.Disks[0].Progress = &vmreplicav1.TransferProgress{MergedBytes: 32 << 10, MergeTotalBytes: 64 << 10}
 	expect(t, out, "merging", show(merging), "web01: merging on the replica", "web01: disk root: 50% of 64.0 KiB merged")
+	skipped := render.NewProgress(out, false, c.now)
+	skipped.Show(running(1000))
+	expect(t, out, "a commit that the watch skipped", func() { skipped.Show(done()) },
+		"web01: disk data: 100% of 1000.0 MiB compared, 64.0 KiB differing, 80.0 KiB sent",
+		"web01: committed: the replica has the new content", "web01: done")
 	expect(t, out, "a note", func() { p.Note("connection %s", "lost\x1b[2J") }, "connection lost[2J")
 	p.Close()
 }
@@ -95,7 +100,7 @@ func TestBarsShowFiguresAndLeaveNothingRunning(t *testing.T) {
 	p.Show(ended)
 	p.Close()
 	text := out.text.String()
-	for _, want := range []string{"web01: comparing", "connection lost", "web01: done", "root 100%", "data 100%", "compared 1000.0 MiB", "sent 80.0 KiB"} {
+	for _, want := range []string{"web01: comparing", "connection lost", "web01: committed", "web01: done", "root 100%", "data 100%", "compared 1000.0 MiB", "sent 80.0 KiB"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q is not in %q", want, text)
 		}
