@@ -119,7 +119,7 @@ func (r *Receiver) session(t *transfer, record chain.Record, diskID string) (*se
 	}
 	s := &session{
 		vm: t.vm, diskID: diskID, transfer: record.Transfer.ID, kind: record.Transfer.Kind,
-		limits: r.Limits, space: r.Space,
+		limits: r.Limits, space: r.Space, checkRoom: r.checkRoom,
 		view: opened.View(), base: opened.Base(), target: opened.Top(),
 		geometry: geometry, prover: prover, cursor: *record.Cursor(diskID),
 	}

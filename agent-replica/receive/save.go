@@ -43,7 +43,7 @@ func (s *session) saveCursor() error {
 	if err := s.flush(); err != nil {
 		return err
 	}
-	_, err := s.vm.Update(func(r *chain.Record) error {
+	record, err := s.vm.Update(func(r *chain.Record) error {
 		return r.SaveCursor(s.transfer, s.diskID, s.number, segment, chainValue)
 	})
 	if err != nil {
@@ -53,7 +53,7 @@ func (s *session) saveCursor() error {
 	s.acknowledge(func(a *vmreplicav1.TransferAcknowledgement) {
 		a.ProvenSegment, a.DurableSegment = max(a.ProvenSegment, segment), segment
 	})
-	return nil
+	return s.checkRoom(record)
 }
 
 // flush makes the target durable and holds the space of its merge. A flush that failed for want of space left the

@@ -29,7 +29,9 @@ type session struct {
 	number   uint64
 	limits   Limits
 	space    Space
-	stream   stream
+	// checkRoom refuses to go on when the entry's quota is used up.
+	checkRoom func(chain.Record) error
+	stream    stream
 
 	view   disk.Reader
 	base   disk.Disk

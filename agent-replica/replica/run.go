@@ -136,7 +136,7 @@ func assemble(host *daemon.Host, p parts) (*agent, error) {
 	})
 	vmreplicav1.RegisterEventServiceServer(a.server, &eventService{log: events})
 	vmreplicav1.RegisterAgentServiceServer(a.server, &agentService{
-		store: p.store, requests: requests, credentials: p.credentials, started: time.Now(),
+		credentials: p.credentials, started: time.Now(),
 	})
 	return a, nil
 }
