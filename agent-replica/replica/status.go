@@ -2,7 +2,6 @@ package replica
 
 import (
 	"fmt"
-	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -209,21 +208,6 @@ func (o observation) progress(d chain.Disk) *vmreplicav1.TransferProgress {
 		return nil
 	}
 	return progress
-}
-
-// summary is one line about all VMs, for the service manager.
-func summary(observations []observation) string {
-	critical := 0
-	for _, o := range observations {
-		if replication.Worst(o.healthReasons()) == replication.HealthCritical {
-			critical++
-		}
-	}
-	parts := []string{fmt.Sprintf("%d VMs", len(observations))}
-	if critical > 0 {
-		parts = append(parts, fmt.Sprintf("%d critical", critical))
-	}
-	return strings.Join(parts, ", ")
 }
 
 // lookInterval is how often the files are looked at for changes by others.

@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 
 	"vmreplica/internal/failure"
 )
@@ -61,7 +62,7 @@ func (s *store) transact(write bool, fn func(Tx) error) error {
 
 // rollback ends what was not committed. After a commit there is nothing to end.
 func (s *store) rollback(tx *bbolt.Tx) {
-	if err := guard(tx.Rollback); err != nil && !errors.Is(err, bbolt.ErrTxClosed) {
+	if err := guard(tx.Rollback); err != nil && !errors.Is(err, bolterrors.ErrTxClosed) {
 		s.failed("roll back", err)
 	}
 }
@@ -88,7 +89,7 @@ func (s *store) failed(what string, err error) error {
 			"there is no space left for the state file %s: %w", s.path, err).
 			Try("Make room on its filesystem; the operation can then be repeated.")
 	}
-	if errors.Is(err, bbolt.ErrDatabaseNotOpen) {
+	if errors.Is(err, bolterrors.ErrDatabaseNotOpen) {
 		return failure.New(failure.Internal, failure.ReasonShuttingDown, "the state file is closed: %w", err)
 	}
 	s.mu.Lock()
@@ -112,8 +113,8 @@ func broken(path, what string, err error) error {
 }
 
 func corrupt(err error) bool {
-	return errors.Is(err, bbolt.ErrInvalid) || errors.Is(err, bbolt.ErrChecksum) ||
-		errors.Is(err, bbolt.ErrVersionMismatch) || errors.Is(err, bbolt.ErrInvalidMapping)
+	return errors.Is(err, bolterrors.ErrInvalid) || errors.Is(err, bolterrors.ErrChecksum) ||
+		errors.Is(err, bolterrors.ErrVersionMismatch) || errors.Is(err, bolterrors.ErrInvalidMapping)
 }
 
 // full says whether err is a write that found no space. A sync that did is another matter: what it lost is lost.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 
 	"vmreplica/internal/durable"
 	"vmreplica/internal/failure"
@@ -63,7 +64,7 @@ func Open(path string) (Store, error) {
 
 func openExisting(path string) (Store, error) {
 	db, err := openBolt(path, os.O_RDWR)
-	if errors.Is(err, bbolt.ErrTimeout) {
+	if errors.Is(err, bolterrors.ErrTimeout) {
 		return nil, failure.New(failure.Precondition, failure.ReasonStateInUse,
 			"the state file %s is open in %s", path, holder(path)).
 			Try("Only one agent may use a state directory: stop the other one, or give this one its own.")
@@ -87,7 +88,7 @@ func openExisting(path string) (Store, error) {
 func create(dir durable.Dir, name string) error {
 	fresh := name + ".new"
 	db, err := openBolt(dir.Path(fresh), os.O_RDWR|os.O_CREATE)
-	if err != nil && !errors.Is(err, bbolt.ErrTimeout) {
+	if err != nil && !errors.Is(err, bolterrors.ErrTimeout) {
 		// What is left of an earlier attempt.
 		if err := dir.Remove(fresh); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
