@@ -85,6 +85,9 @@ func (v *VM) Commit(c Commit) (Record, error) {
 	if v.users == 0 {
 		return Record{}, failure.New(failure.Internal, failure.ReasonWrongState, "the disks are not open").On(v.name, "")
 	}
+	if err := v.checkBases(record); err != nil {
+		return Record{}, err
+	}
 	s, err := v.settle(record, c)
 	if err != nil {
 		return Record{}, err
@@ -95,6 +98,41 @@ func (v *VM) Commit(c Commit) (Record, error) {
 	}
 	v.dropLayers(record)
 	return record, nil
+}
+
+// checkBases refuses a commit whose layers stand on a base that another program has changed since it was opened: the
+// proof is of what it held before.
+func (v *VM) checkBases(record Record) error {
+	for i := range record.Disks {
+		d := &record.Disks[i]
+		changed, err := v.changedBase(d)
+		if err != nil {
+			return failure.Locate(err, v.name, d.ID)
+		}
+		if changed != "" {
+			return failure.New(failure.Precondition, failure.ReasonReplicaRecord, "%s", changed).On(v.name, d.ID).
+				Try("Keep other programs from the replica's files, then resynchronize the VM.")
+		}
+	}
+	return nil
+}
+
+// changedBase says how a base is not as this agent left it, and remembers the doubt; empty when it is, or when this
+// agent is writing it.
+func (v *VM) changedBase(d *Disk) (string, error) {
+	if d.Base.Stamp == (disk.Stamp{}) {
+		return "", nil
+	}
+	stamp, err := v.storage.Stamp(d.Base)
+	if err != nil {
+		return "", err
+	}
+	difference := d.Base.Stamp.Difference(stamp)
+	if difference == "" {
+		return "", nil
+	}
+	found := "the base was changed by another program: " + difference
+	return found, v.noteDoubt(d.ID, d.Base.Stamp, found)
 }
 
 // settle makes everything durable that the commit's record will say.
@@ -165,10 +203,20 @@ func (v *VM) Abort(transfer replication.ID) (Record, error) {
 	return record, nil
 }
 
-// StartMerge marks a disk's lowest layer; see Record.StartMerge.
+// StartMerge marks a disk's lowest layer; see Record.StartMerge. A base that another program has changed while it was
+// open is merged all the same, and the doubt is in the record then: from here on its stamp tells nothing.
 func (v *VM) StartMerge(diskID string, bytes int64) (Record, error) {
 	v.turn.Lock()
 	defer v.turn.Unlock()
+	record, err := v.Record()
+	if err != nil {
+		return Record{}, err
+	}
+	if d := record.Disk(diskID); d != nil {
+		if _, err := v.changedBase(d); err != nil {
+			return Record{}, failure.Locate(err, v.name, diskID)
+		}
+	}
 	return v.Update(func(r *Record) error { return r.StartMerge(diskID, bytes) })
 }
 

@@ -66,6 +66,9 @@ type Base struct {
 	Device string
 	// Incomplete until the initial replication commits: the base is being written and cannot be used.
 	Incomplete bool
+	// Lost says in words what a failed sync left unknown of an incomplete base, whose transfer is discarded; such a
+	// base is never gone on with.
+	Lost string
 	// Stamp is the base's when this agent last closed or finished writing it; the zero Stamp while it is written.
 	Stamp disk.Stamp
 }
@@ -111,7 +114,6 @@ type TransferDisk struct {
 	// Session is the highest stream number seen.
 	Session uint64
 	// Root is set when the whole disk was proven.
-	Root    blockdiff.Hash
-	Proven  bool
-	Written bool
+	Root   blockdiff.Hash
+	Proven bool
 }

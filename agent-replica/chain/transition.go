@@ -50,11 +50,6 @@ func (r *Record) Begin(b Begin) error {
 			return failure.New(failure.Exists, failure.ReasonResyncRunning, "transfer %s is open", r.Transfer.ID).
 				On(r.VM, "").Try("Continue or cancel it, or begin with restart to discard it.")
 		}
-		if r.Transfer.Failed != "" && r.Incomplete() {
-			return failure.New(failure.Precondition, failure.ReasonStorageFailed,
-				"what the first copy had received is unknown since its storage failed: %s", r.Transfer.Failed).On(r.VM, "").
-				Try("Remove the replication with its replica data, look into the replica's storage, and enable it anew.")
-		}
 		r.discardTransfer()
 	}
 	return failure.Locate(r.openTransfer(b), r.VM, "")
@@ -140,6 +135,11 @@ func (r *Record) openTransfer(b Begin) error {
 			return failure.New(failure.Precondition, failure.ReasonWrongState,
 				"there is nothing to verify before the first copy has committed").On(r.VM, d.ID)
 		}
+		if d.Base.Lost != "" {
+			return failure.New(failure.Precondition, failure.ReasonStorageFailed,
+				"what the first copy had received is unknown since its storage failed: %s", d.Base.Lost).On(r.VM, d.ID).
+				Try("Remove the replication with its replica data, look into the replica's storage, and enable it anew.")
+		}
 		if b.Kind == replication.KindVerify || d.Base.Incomplete {
 			continue
 		}
@@ -206,9 +206,9 @@ func (t *TransferDisk) restart() {
 }
 
 // SaveCursor says that the segments before segment are proven and durable, with chain over them. A cursor never
-// goes back within a pass and never past the disk's end. written says that content was received.
+// goes back within a pass and never past the disk's end.
 func (r *Record) SaveCursor(transfer replication.ID, diskID string, session uint64, segment int64,
-	chain blockdiff.Hash, written bool) error {
+	chain blockdiff.Hash) error {
 	t, err := r.sessionDisk(transfer, diskID, session)
 	if err != nil {
 		return err
@@ -218,7 +218,7 @@ func (r *Record) SaveCursor(transfer replication.ID, diskID string, session uint
 		return failure.New(failure.Internal, failure.ReasonInternal,
 			"cursor %d is not between %d and %d", segment, t.Segment, last).On(r.VM, diskID)
 	}
-	t.Segment, t.Chain, t.Written = segment, chain, t.Written || written
+	t.Segment, t.Chain = segment, chain
 	return nil
 }
 
@@ -248,8 +248,13 @@ func (r *Record) Abort(transfer replication.ID) error {
 	return nil
 }
 
+// discardTransfer drops what the transfer has received. A base that it wrote itself stays, and stays lost when its
+// storage failed: it may read as if everything had been kept.
 func (r *Record) discardTransfer() {
 	for i := range r.Disks {
+		if base := &r.Disks[i].Base; base.Incomplete && r.Transfer != nil && base.Lost == "" {
+			base.Lost = r.Transfer.Failed
+		}
 		r.dropLayers(&r.Disks[i], func(l Layer) bool { return l.State == Receiving })
 	}
 	r.discard(r.Creating...)

@@ -75,7 +75,7 @@ func proveAll(transfer replication.ID) func(*Record) error {
 			session := r.Cursor(d.ID).Session + 1
 			for _, err := range []error{
 				r.TakeSession(transfer, d.ID, session),
-				r.SaveCursor(transfer, d.ID, session, d.Segments(), blockdiff.Hash{9}, true),
+				r.SaveCursor(transfer, d.ID, session, d.Segments(), blockdiff.Hash{9}),
 				r.ProveDisk(transfer, d.ID, session, rootOfA),
 			} {
 				if err != nil {
@@ -339,7 +339,7 @@ func TestTheCursorNeverGoesBackNorPastTheEnd(t *testing.T) {
 	r := states(t)["open"]
 	r = must(t, r, func(r *Record) error { return r.TakeSession(transferA, "root", 1) })
 	save := func(segment int64) error {
-		return r.SaveCursor(transferA, "root", 1, segment, blockdiff.Hash{byte(segment)}, false)
+		return r.SaveCursor(transferA, "root", 1, segment, blockdiff.Hash{byte(segment)})
 	}
 	for _, step := range []struct {
 		segment int64
@@ -352,7 +352,7 @@ func TestTheCursorNeverGoesBackNorPastTheEnd(t *testing.T) {
 	if err := r.RestartPass(transferA, "root", 1); err != nil || r.Cursor("root").Segment != 0 {
 		t.Errorf("a pass that begins again: %v, cursor %d", err, r.Cursor("root").Segment)
 	}
-	if err := r.SaveCursor(transferA, "root", 0, 1, blockdiff.Hash{}, false); failure.Find(err).Reason != failure.ReasonStaleSession {
+	if err := r.SaveCursor(transferA, "root", 0, 1, blockdiff.Hash{}); failure.Find(err).Reason != failure.ReasonStaleSession {
 		t.Errorf("an older session saved a cursor: %v", err)
 	}
 }
@@ -411,13 +411,28 @@ func TestTheFirstCopyCompletesTheBase(t *testing.T) {
 	}
 }
 
+// A base whose first copy failed at a sync may read as if nothing had been lost. No abort makes it good.
+func TestALostBaseIsNeverGoneOnWith(t *testing.T) {
+	fail := func(r *Record) error { return r.FailTransfer(transferA, "EIO") }
+	abort := func(r *Record) error { return r.Abort(transferA) }
+	for name, r := range map[string]Record{
+		"failed":  must(t, states(t)["first copy"], fail),
+		"aborted": must(t, states(t)["first copy"], fail, abort),
+	} {
+		err := begin(transferB, replication.KindInitial, true)(&r)
+		if failure.Find(err).Reason != failure.ReasonStorageFailed || !strings.Contains(err.Error(), "EIO") {
+			t.Errorf("%s: another first copy answered %v", name, err)
+		}
+	}
+}
+
 func TestADoubtLastsUntilACommit(t *testing.T) {
 	r := must(t, states(t)["proven"], func(r *Record) error { return r.Doubt("root", "it changed", disk.Stamp{Inode: 8}) })
 	cursor := r.Cursor("root")
 	if cursor.Segment != 0 || cursor.Proven {
 		t.Errorf("the pass over a changed base goes on at %+v", cursor)
 	}
-	if err := r.SaveCursor(transferA, "root", 1, 1, blockdiff.Hash{}, true); failure.Find(err).Reason != failure.ReasonStaleSession {
+	if err := r.SaveCursor(transferA, "root", 1, 1, blockdiff.Hash{}); failure.Find(err).Reason != failure.ReasonStaleSession {
 		t.Errorf("the session that began before the doubt goes on: %v", err)
 	}
 	r = must(t, r, func(r *Record) error { return r.Abort(transferA) })

@@ -159,8 +159,70 @@ func TestAChangedBaseIsADoubtUntilACommit(t *testing.T) {
 	}
 }
 
+// write changes one byte of a file that another program has open.
+func write(t *testing.T, path string) {
+	t.Helper()
+	file, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = file.WriteAt([]byte{9}, 100)
+	if err := errors.Join(err, file.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A program that locks nothing may write to a base while it is open. Nothing that was proven of it commits then.
+func TestABaseThatChangesUnderATransferIsNotCommittedOn(t *testing.T) {
+	_, vm, base := adopted(t)
+	if err := vm.Acquire(); err != nil {
+		t.Fatal(err)
+	}
+	commit := prove(t, vm, "a")
+	write(t, base)
+	if _, err := vm.Commit(commit); reason(err) != failure.ReasonReplicaRecord || !strings.Contains(err.Error(), "written to") {
+		t.Errorf("the commit answered %v", err)
+	}
+	record, err := vm.Record()
+	if err != nil || record.Lineage != "" || record.Disks[0].Doubt == "" || record.Transfer.Disks[0].Proven {
+		t.Errorf("the record after it: %+v, %v", record, err)
+	}
+	if err := vm.Release(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A merge forgets the base's stamp; what it told is looked at before.
+func TestABaseThatChangesBeforeItsMergeIsADoubt(t *testing.T) {
+	_, vm, base := adopted(t)
+	if err := vm.Acquire(); err != nil {
+		t.Fatal(err)
+	}
+	transfer(t, vm, "a")
+	write(t, base)
+	if _, err := vm.StartMerge("root", 4096); err != nil {
+		t.Fatal(err)
+	}
+	if record, err := vm.Record(); err != nil || !strings.Contains(record.Disks[0].Doubt, "written to") {
+		t.Errorf("the doubt is %q, %v", record.Disks[0].Doubt, err)
+	}
+	if err := vm.Release(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // transfer receives one sub-block and commits.
 func transfer(t *testing.T, vm *chain.VM, digit string) chain.Record {
+	t.Helper()
+	record, err := vm.Commit(prove(t, vm, digit))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return record
+}
+
+// prove receives one sub-block, and all of it is proven.
+func prove(t *testing.T, vm *chain.VM, digit string) chain.Commit {
 	t.Helper()
 	if _, err := vm.Begin(begin(digit)); err != nil {
 		t.Fatal(err)
@@ -176,18 +238,14 @@ func transfer(t *testing.T, vm *chain.VM, digit string) chain.Record {
 	_, err = vm.Update(func(r *chain.Record) error {
 		session := r.Cursor("root").Session + 1
 		return errors.Join(r.TakeSession(id(digit), "root", session),
-			r.SaveCursor(id(digit), "root", session, 1, blockdiff.Hash{2}, true),
+			r.SaveCursor(id(digit), "root", session, 1, blockdiff.Hash{2}),
 			r.ProveDisk(id(digit), "root", session, root))
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	record, err := vm.Commit(chain.Commit{Transfer: id(digit), Lineage: id(digit), Cut: id(digit),
-		Roots: []chain.Root{{Disk: "root", Root: root}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return record
+	return chain.Commit{Transfer: id(digit), Lineage: id(digit), Cut: id(digit),
+		Roots: []chain.Root{{Disk: "root", Root: root}}}
 }
 
 func TestAMissingLayerIsAFaultAndNeverMadeAgain(t *testing.T) {

@@ -198,7 +198,7 @@ func (w *world) prove(opened *chain.Open, transfer replication.ID, id string, se
 	}
 	save := func(r *chain.Record) error {
 		return errors.Join(
-			r.SaveCursor(transfer, id, session, 1, blockdiff.Hash{1}, true),
+			r.SaveCursor(transfer, id, session, 1, blockdiff.Hash{1}),
 			r.ProveDisk(transfer, id, session, rootOf(content)))
 	}
 	_, err := w.vm().Update(save)

@@ -24,6 +24,24 @@ import (
 // file with a second name that somebody else may write through.
 var ErrNotRegular = errors.New("not a regular file of its own")
 
+// ErrSync is in the chain of every error of a File's Sync: what was written since the sync before it may be lost
+// although it still reads as written. An error without it left nothing unknown.
+var ErrSync = errors.New("what was written may be lost")
+
+// SyncFailed puts ErrSync into err's chain and leaves its text; nil stays nil.
+func SyncFailed(err error) error {
+	if err == nil {
+		return nil
+	}
+	return syncFailed{err}
+}
+
+type syncFailed struct{ error }
+
+func (e syncFailed) Unwrap() error { return e.error }
+
+func (e syncFailed) Is(target error) bool { return target == ErrSync }
+
 // File is one open file. Methods may be called concurrently; offsets and lengths are bytes.
 type File interface {
 	io.ReaderAt

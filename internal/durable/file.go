@@ -40,7 +40,7 @@ func (f *hostFile) Sync() error {
 		return f.failed
 	}
 	if err := syncContent(f.file); err != nil {
-		f.failed = &fs.PathError{Op: "sync", Path: f.file.Name(), Err: err}
+		f.failed = SyncFailed(&fs.PathError{Op: "sync", Path: f.file.Name(), Err: err})
 	}
 	return f.failed
 }

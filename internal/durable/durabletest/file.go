@@ -106,7 +106,7 @@ func (f *file) Sync() error {
 	}
 	if f.failed == nil {
 		op := Op{Kind: Sync, file: f.number, Name: f.recorder.named[f.number]}
-		f.failed = f.recorder.do(op)
+		f.failed = durable.SyncFailed(f.recorder.do(op))
 	}
 	return f.failed
 }
