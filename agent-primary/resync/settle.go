@@ -22,8 +22,9 @@ type settler struct {
 	acked    uint64
 	paid     int64
 
-	// proofs wait until the frame of their segments is taken; resent segments among them.
-	proofs []ProofRun
+	// proofs wait until the frame of their segments is taken. reproofs are those of segments that were sent again:
+	// each stands alone, as the replica expects it.
+	proofs, reproofs []ProofRun
 	// credit is to be given back.
 	credit int64
 	resent map[int64]int

@@ -83,11 +83,11 @@ func (s *settler) flush(ctx context.Context) error {
 			return err
 		}
 	}
-	if len(s.proofs) == 0 {
+	proofs := Proofs{Runs: append(s.reproofs, s.proofs...)}
+	if len(proofs.Runs) == 0 {
 		return nil
 	}
-	proofs := Proofs{Runs: s.proofs}
-	s.proofs = nil
+	s.proofs, s.reproofs = nil, nil
 	return s.order(ctx, outgoing{request: proofs})
 }
 
@@ -99,7 +99,7 @@ func (s *settler) prove(ctx context.Context) error {
 	for _, run := range s.window.take() {
 		s.proofs = appendProof(s.proofs, run)
 	}
-	held := 0
+	held := len(s.reproofs)
 	for _, run := range s.proofs {
 		held += max(len(run.Hashes), 1)
 	}
@@ -146,7 +146,7 @@ func (s *settler) mismatched(ctx context.Context, m Mismatch) error {
 	if !differing {
 		return protocol("segment %d is said to differ, but its leaves are equal", m.Segment)
 	}
-	s.proofs = append(s.proofs, s.again(m.Segment))
+	s.reproofs = append(s.reproofs, s.again(m.Segment))
 	return nil
 }
 
