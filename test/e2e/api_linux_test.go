@@ -21,7 +21,10 @@ func grpcurl(t *testing.T, holder string, a *agent, args ...string) (string, err
 	if _, err := exec.LookPath(program); err != nil {
 		t.Fatalf("%v: make tools", err)
 	}
-	identity := filepath.Join(shared, holder)
+	identity := holder
+	if !filepath.IsAbs(identity) {
+		identity = filepath.Join(shared, holder)
+	}
 	flags := []string{"-format-error", "-cacert", identity + "/ca.crt", "-cert", identity + "/tls.crt", "-key", identity + "/tls.key"}
 	// grpcurl takes the data before the address and the method after it.
 	if args[0] == "-d" {
