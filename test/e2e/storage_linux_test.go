@@ -56,7 +56,7 @@ func (p *pair) full() {
 	eventually(p.t, "the storage is full", func() bool { return s.newest(p.t.Context()).GetReason() == "STORAGE_FULL" })
 	eventually(p.t, "describe says so", func() bool {
 		said := p.primary.do("describe", vm)
-		return strings.Contains(said, "Critical (STORAGE_FULL)")
+		return strings.Contains(said, "Critical, disk root.img (STORAGE_FULL)")
 	})
 	p.primary.try("events", vm).wants(p.t, 0, "32315", "storage is full")
 }
