@@ -48,12 +48,13 @@ func (s *session) applyFrame(message *vmreplicav1.Frame) error {
 			return protocol("frame %d touches bytes %d to %d; %d to %d may be touched", message.GetSequence(),
 				extent.Offset, extent.End(), from, to)
 		}
-		s.written.Store(true)
 		if extent.Kind != blockdiff.ExtentData {
 			return s.applyZeros(extent, touched)
 		}
 		return s.applyData(extent, data, touched)
 	})
+	// After the writes: a flush that began before them does not count for them.
+	s.written.Store(true)
 	if errors.Is(err, blockdiff.ErrFrame) {
 		err = failure.New(failure.Corrupt, failure.ReasonProtocol, "frame %d: %w", message.GetSequence(), err)
 	}
