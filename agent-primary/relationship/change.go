@@ -1,6 +1,7 @@
 package relationship
 
 import (
+	"errors"
 	"maps"
 	"time"
 
@@ -68,9 +69,15 @@ func (r Record) modified(now time.Time, disk, evidence string) (Record, []event.
 	return r.require(now, replication.CauseImageModified, disk, evidence)
 }
 
-// mismatched says that the replica's record, or its files, are not what was acked.
-func (r Record) mismatched(now time.Time, disk, evidence string) (Record, []event.Event, error) {
-	return r.require(now, replication.CauseReplicaRecordMismatch, disk, evidence)
+// mismatched says that the replica's record, or its files, are not what was acked. A
+// failure as evidence gives its message.
+func (r Record) mismatched(now time.Time, disk string, evidence error) (Record, []event.Event, error) {
+	first := r.Cause == replication.CauseNone
+	r, events, err := r.require(now, replication.CauseReplicaRecordMismatch, disk, failure.Find(evidence).Message)
+	if first {
+		r.NeedsForce = errors.Is(evidence, errNoRecord)
+	}
+	return r, events, err
 }
 
 // require sets a cause; the first one stays.
@@ -84,7 +91,7 @@ func (r Record) require(now time.Time, cause replication.Cause, disk, evidence s
 }
 
 func (r *Record) setCause(now time.Time, cause replication.Cause, disk, evidence string) {
-	r.Cause, r.CauseDisk, r.Evidence, r.CauseTime = cause, disk, evidence, now
+	r.Cause, r.CauseDisk, r.Evidence, r.CauseTime, r.NeedsForce = cause, disk, evidence, now, false
 }
 
 func (r *Record) clearCause() { r.setCause(time.Time{}, replication.CauseNone, "", "") }

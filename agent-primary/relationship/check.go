@@ -2,6 +2,7 @@ package relationship
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"vmreplica/internal/event"
@@ -39,21 +40,23 @@ func (w *worker) checkReplica(ctx context.Context, record Record) error {
 	if time.Since(w.owner.reconciled()) < w.owner.config.ReconcileInterval {
 		return nil
 	}
-	position, err := w.replica.Reconcile(ctx)
-	if hasClass(err, failure.NotFound) {
-		position, err = Position{}, nil // judged by what it lacks
-	}
-	if err != nil {
+	position, err := w.position(ctx)
+	gone := errors.Is(err, errNoRecord)
+	if err != nil && !gone {
 		w.inTrouble(err)
 		return nil
 	}
 	w.owner.live.change(func(l *Live) { l.Trouble, l.Attempts, l.reconciled = nil, 0, time.Now() })
 	verdict, disk, evidence := judge(record, position)
-	if verdict == inStep {
+	switch {
+	case gone:
+	case verdict == inStep:
 		return nil
+	default:
+		err = errors.New(evidence)
 	}
-	_, err = w.apply(ctx, func(r Record) (Record, []event.Event, error) { return r.mismatched(now(), disk, evidence) })
-	return err
+	_, applyErr := w.apply(ctx, func(r Record) (Record, []event.Event, error) { return r.mismatched(now(), disk, err) })
+	return applyErr
 }
 
 // inTrouble shows why the replica did not answer, since when.

@@ -1,6 +1,7 @@
 package relationship
 
 import (
+	"errors"
 	"slices"
 	"time"
 
@@ -29,6 +30,7 @@ func (r Record) fail(now time.Time, err error, figures []resync.Figures) (Record
 	var required []event.Event
 	if cause, of := r.causeOf(voids, found); cause != replication.CauseNone {
 		r.setCause(now, cause, found.Disk, of)
+		r.NeedsForce = errors.Is(err, errNoRecord)
 		required = append(required, resyncRequired(r))
 	}
 	r, events, err := r.ended(now, found.Reason, sentence(found))

@@ -81,11 +81,15 @@ func standing(r Record) []replication.HealthReason {
 
 // required says that a resync is, in Hyper-V's words.
 func required(r Record) replication.HealthReason {
+	remedy := "vmreplica resync " + r.Name
+	if r.NeedsForce {
+		remedy += " --force, if nobody else uses the disks there: it prepares and overwrites them"
+	}
 	return replication.HealthReason{
 		Code: CodeResyncRequired, Health: replication.HealthCritical, Disk: r.CauseDisk, Since: r.CauseTime,
 		Message: fmt.Sprintf("Resynchronization is required for the virtual machine %s. "+
 			"Resume replication to start resynchronization.", r.Name),
-		Remedy: fmt.Sprintf("%s: %s. Try: vmreplica resync %s", r.Cause, r.Evidence, r.Name),
+		Remedy: fmt.Sprintf("%s: %s. Try: %s", r.Cause, r.Evidence, remedy),
 	}
 }
 

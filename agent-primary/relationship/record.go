@@ -41,6 +41,8 @@ type Record struct {
 	CauseDisk string
 	Evidence  string
 	CauseTime time.Time
+	// NeedsForce says that the replica has no record of the VM: only a forced resync prepares it again.
+	NeedsForce bool
 
 	Suspension *Suspension
 	// Resync is the present or last one.
@@ -103,6 +105,8 @@ type Resync struct {
 	Transfer replication.ID
 	// Restart discards what another transfer has left on the replica.
 	Restart bool
+	// Force is the operator's word, until it is used, that a replica without a record may be prepared.
+	Force bool
 	// Proof is set when it begins.
 	Proof blockdiff.Algorithm
 	// Cause is why it was started, in words.

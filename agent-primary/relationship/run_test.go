@@ -405,7 +405,7 @@ func TestTheReplicaIsAskedAtRest(t *testing.T) {
 		want   string
 	}{
 		"its files changed":   {func(r *replica) { r.doubt = "its size changed" }, "its size changed"},
-		"its record is gone":  {func(r *replica) { r.exists = false }, "lineage none"},
+		"its record is gone":  {func(r *replica) { r.exists = false }, "no record of this VM"},
 		"its record is older": {func(r *replica) { r.position.Lineage = "0123456789abcdef0123456789abcdef" }, "01234567"},
 	}
 	for name, test := range cases {
@@ -421,7 +421,7 @@ func TestTheReplicaIsAskedAtRest(t *testing.T) {
 					t.Fatalf("%v: %s", view.Cause, view.Evidence)
 				}
 				p.replica.set(func(r *replica) { r.doubt = "" })
-				p.begin(a, replication.KindResync)
+				p.force(a)
 				p.settle()
 				p.want(a, replication.Replicating)
 			})

@@ -2,6 +2,7 @@ package relationship
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"vmreplica/agent-primary/resync"
@@ -27,7 +28,7 @@ func (w *worker) commit(ctx context.Context) error {
 		return err
 	}
 	// Refused for good: only the replica's record tells whether an earlier one took place.
-	position, reconcileErr := w.replica.Reconcile(ctx)
+	position, reconcileErr := w.position(ctx)
 	if reconcileErr != nil {
 		return reconcileErr
 	}
@@ -65,9 +66,9 @@ const (
 func (w *worker) follow(ctx context.Context) error {
 	w.activity(replication.Merging)
 	for wait := mergePollFirst; ; wait = min(2*wait, mergePollMost) {
-		position, err := w.replica.Reconcile(ctx)
-		if hasClass(err, failure.NotFound) {
-			return w.mergeLost(ctx, "", "the replica has no record: "+err.Error())
+		position, err := w.position(ctx)
+		if errors.Is(err, errNoRecord) {
+			return w.mergeLost(ctx, "", err)
 		}
 		if err != nil {
 			return err
@@ -78,7 +79,7 @@ func (w *worker) follow(ctx context.Context) error {
 		w.retry.Succeeded()
 		record := w.owner.record()
 		if verdict, disk, evidence := judge(record, position); verdict == apart {
-			return w.mergeLost(ctx, disk, evidence)
+			return w.mergeLost(ctx, disk, errors.New(evidence))
 		}
 		if position.LayersToMerge == 0 {
 			_, err := w.apply(ctx, func(r Record) (Record, []event.Event, error) { return r.done(now()) })
@@ -96,7 +97,7 @@ func (w *worker) follow(ctx context.Context) error {
 }
 
 // mergeLost ends a resync whose result the replica no longer has.
-func (w *worker) mergeLost(ctx context.Context, disk, evidence string) error {
+func (w *worker) mergeLost(ctx context.Context, disk string, evidence error) error {
 	_, err := w.apply(ctx, func(r Record) (Record, []event.Event, error) {
 		now := time.Now()
 		r, events, err := r.mismatched(now, disk, evidence)

@@ -14,7 +14,8 @@ type Start struct {
 	Kind replication.ResyncKind
 	// Time is when it is to begin, at most schedule.MaxAhead from now; zero means now.
 	Time time.Time
-	// Force confirms a resync that the agent would not begin by itself.
+	// Force confirms a resync that the agent would not begin by itself: that a replica which has no record of the
+	// VM is prepared again.
 	Force bool
 	// Restart discards what an earlier, unfinished resync left on the replica.
 	Restart bool
@@ -34,7 +35,7 @@ func (r Record) start(now time.Time, asked Start) (Record, []event.Event, error)
 	id := replication.NewID()
 	next := &Resync{
 		ID: id, Transfer: id, Number: r.Resyncs, VM: r.Name, Kind: asked.Kind, State: replication.ResyncScheduled,
-		Restart: asked.Restart, Cause: r.why(asked.Kind), CreateTime: now, StartTime: at,
+		Restart: asked.Restart, Force: asked.Force, Cause: r.why(asked.Kind), CreateTime: now, StartTime: at,
 	}
 	for _, disk := range r.Disks {
 		next.Disks = append(next.Disks, ResyncDisk{ID: disk.ID, Path: disk.Path, SizeBytes: disk.SizeBytes})

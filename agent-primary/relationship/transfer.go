@@ -90,18 +90,27 @@ func (w *worker) slot(ctx context.Context) (release func(), err error) {
 	return w.owner.config.Slots.Acquire(ctx)
 }
 
-// reconcile asks for the replica's record. A replica that has none is prepared again, if what follows compares
-// everything and so needs nothing of what it had.
-func (w *worker) reconcile(ctx context.Context) (Position, error) {
+// errNoRecord is a replica that does not know the VM: somebody took its copy over, or its state is lost.
+var errNoRecord = errors.New("the replica has no record of this VM")
+
+// position asks for the replica's record. That it has none no time cures: errNoRecord within a failure.
+func (w *worker) position(ctx context.Context) (Position, error) {
 	position, err := w.replica.Reconcile(ctx)
 	if !hasClass(err, failure.NotFound) {
 		return position, err
 	}
+	name := w.owner.record().Name
+	return position, failure.New(failure.Precondition, failure.ReasonReplicaRecord, "%w", errNoRecord).On(name, "").
+		Try("If nobody else uses the disks there, only this prepares and overwrites them: vmreplica resync %s --force", name)
+}
+
+// reconcile asks for the replica's record. A replica that has none is prepared again where an operator has
+// confirmed that, and only before the resync begins: what is there then may be somebody else's.
+func (w *worker) reconcile(ctx context.Context) (Position, error) {
+	position, err := w.position(ctx)
 	record := w.owner.record()
-	active := record.Active()
-	if active.State == replication.ResyncCommitting || active.Kind == replication.KindVerify {
-		return position, failure.New(failure.Precondition, failure.ReasonReplicaRecord, "the replica has no record: %w", err).
-			On(record.Name, "")
+	if !errors.Is(err, errNoRecord) || !record.Active().mayPrepare() {
+		return position, err
 	}
 	preparation := Preparation{Disks: record.geometry(), UseExisting: true}
 	_, err = w.replica.Prepare(ctx, preparation)
@@ -112,7 +121,22 @@ func (w *worker) reconcile(ctx context.Context) (Position, error) {
 	if err != nil {
 		return position, err
 	}
-	return w.replica.Reconcile(ctx)
+	if _, err := w.apply(ctx, Record.prepared); err != nil {
+		return position, err
+	}
+	return w.position(ctx)
+}
+
+// mayPrepare says whether a replica without a record may be prepared for the resync.
+func (s *Resync) mayPrepare() bool {
+	return s != nil && s.Force && s.State == replication.ResyncScheduled && s.Kind != replication.KindVerify
+}
+
+// prepared uses up the operator's word that a replica without a record may be prepared.
+func (r Record) prepared() (Record, []event.Event, error) {
+	r = r.clone()
+	r.Resync.Force = false
+	return r, nil, nil
 }
 
 func (r Record) geometry() []resync.BeginDisk {
@@ -175,6 +199,11 @@ func (w *worker) compare(ctx context.Context, record Record, position Position, 
 	if err == nil || failure.Find(err).Reason == failure.ReasonImageChanged {
 		if again := w.continuous(ctx, w.owner.record(), sources); again != nil {
 			return again
+		}
+	}
+	if hasReason(err, failure.ReasonNotFound) {
+		if _, gone := w.position(ctx); gone != nil {
+			return gone
 		}
 	}
 	if err != nil {
