@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"vmreplica/agent-primary/relationship"
+	"vmreplica/internal/event"
 	"vmreplica/internal/failure"
 	"vmreplica/internal/replication"
 	"vmreplica/internal/state"
@@ -96,4 +97,45 @@ func TestForceIsUsedOnce(t *testing.T) {
 			t.Fatalf("prepared %d times, %+v", p.replica.prepares, view.Resync)
 		}
 	})
+}
+
+func TestAMergeWhoseResultIsLostFails(t *testing.T) {
+	losses := map[string]func(*replica){
+		"no record":      func(r *replica) { r.exists = false },
+		"another record": func(r *replica) { r.position.Lineage = replication.NewID() },
+	}
+	for name, lose := range losses {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, p *pair) {
+				a := p.replicating()
+				defer a.stop()
+				p.replica.set(func(r *replica) { r.merges = 1 << 20 })
+				p.begin(a, replication.KindResync)
+				p.settle()
+				p.replica.set(lose)
+				p.settle()
+				view := p.want(a, replication.WaitingForStartResynchronize)
+				if view.Resync.State != replication.ResyncFailed || view.Resync.Reason != failure.ReasonReplicaRecord ||
+					!strings.Contains(view.Resync.Result, "the replica lost it") || view.Cause != replication.CauseReplicaRecordMismatch {
+					t.Fatalf("cause %v, resync %+v", view.Cause, view.Resync)
+				}
+				all, err := a.events.List("", 0, 0)
+				if err != nil {
+					t.Fatal(err)
+				}
+				finished := 0
+				for _, e := range all {
+					if e.Type == event.TypeResyncFinished {
+						finished++
+						if e.Details["result"] != event.ResultFailed {
+							t.Fatalf("the event says %s", e.Message)
+						}
+					}
+				}
+				if finished != 1 || p.count(a, event.TypeOperationFailed) != 1 || p.count(a, event.TypeResyncRequired) != 1 {
+					t.Fatalf("%d ends were told of: %+v", finished, all)
+				}
+			})
+		})
+	}
 }

@@ -128,6 +128,26 @@ func (r Record) cancel(now time.Time, figures []resync.Figures) (Record, []event
 	return r, append(events, required...), err
 }
 
+// lost ends a resync that has committed and whose result the replica no longer has. Nothing else fails this late.
+func (r Record) lost(now time.Time, disk string, evidence error) (Record, []event.Event, error) {
+	active := r.Active()
+	if active == nil || active.State != replication.ResyncCommitted && active.State != replication.ResyncMerging {
+		return r, nil, failure.New(failure.Internal, failure.ReasonInternal, "no committed resync is there to be lost")
+	}
+	r, required, err := r.mismatched(now, disk, evidence)
+	if err != nil {
+		return r, nil, err
+	}
+	r = r.clone()
+	r.Resync.State = replication.ResyncFailed
+	r.Statistics.Failed++
+	found := failure.New(failure.Precondition, failure.ReasonReplicaRecord,
+		"it was committed, but the replica lost it before its merge was done: %s", failure.Find(evidence).Message).On(r.Name, disk)
+	r, events, err := r.ended(now, found.Reason, found.Message)
+	events = append(events, resyncFailed(r, found))
+	return r, append(events, required...), err
+}
+
 // aborted notes that the replica has discarded a transfer.
 func (r Record) aborted(transfer replication.ID) (Record, []event.Event, error) {
 	r = r.clone()

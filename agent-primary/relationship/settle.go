@@ -98,15 +98,8 @@ func (w *worker) follow(ctx context.Context) error {
 
 // mergeLost ends a resync whose result the replica no longer has.
 func (w *worker) mergeLost(ctx context.Context, disk string, evidence error) error {
-	_, err := w.apply(ctx, func(r Record) (Record, []event.Event, error) {
-		now := time.Now()
-		r, events, err := r.mismatched(now, disk, evidence)
-		if err != nil {
-			return r, nil, err
-		}
-		r, more, err := r.done(now)
-		return r, append(events, more...), err
-	})
+	w.owner.log.Error("the replica lost what it had committed", "resync", w.of, "error", evidence)
+	_, err := w.apply(ctx, func(r Record) (Record, []event.Event, error) { return r.lost(now(), disk, evidence) })
 	return err
 }
 

@@ -46,6 +46,7 @@ var operations = []operation{
 	{"committed", func(r Record) (Record, []event.Event, error) { return r.committed(noon) }},
 	{"merging", Record.merging},
 	{"done", func(r Record) (Record, []event.Event, error) { return r.done(noon) }},
+	{"lost", func(r Record) (Record, []event.Event, error) { return r.lost(noon, "root", errNoRecord) }},
 	{"verified equal", func(r Record) (Record, []event.Event, error) { return r.verified(noon, equal(), nil) }},
 	{"verified differing", func(r Record) (Record, []event.Event, error) { return r.verified(noon, differing(), nil) }},
 	{"fail", func(r Record) (Record, []event.Event, error) {
