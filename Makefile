@@ -48,7 +48,7 @@ test-all:
 
 .PHONY: test-race
 test-race:
-	CGO_ENABLED=1 go test -race -timeout $(TIMEOUT) $(RACE)
+	CGO_ENABLED=1 go test -race -short -timeout $(TIMEOUT) $(RACE)
 
 .PHONY: test-fuzz
 test-fuzz:

@@ -6,6 +6,8 @@ import (
 	"maps"
 	"slices"
 
+	"google.golang.org/protobuf/proto"
+
 	"vmreplica/agent-replica/storage"
 	"vmreplica/blockdiff"
 	"vmreplica/internal/failure"
@@ -24,6 +26,7 @@ func (s *session) apply(ctx context.Context) error {
 			case *vmreplicav1.TransferRequest_Frame:
 				err = s.applyFrame(message.Frame)
 			case *vmreplicav1.TransferRequest_Proofs:
+				s.proving.Add(-int64(proto.Size(request)))
 				err = s.queueProofs(message.Proofs)
 			case *vmreplicav1.TransferRequest_Finish:
 				return s.finish(ctx, message.Finish)

@@ -5,14 +5,18 @@ import (
 	"errors"
 	"io"
 
+	"google.golang.org/protobuf/proto"
+
 	"vmreplica/internal/failure"
 	vmreplicav1 "vmreplica/proto/vmreplica/v1"
 )
 
 // What an honest primary may have under way beyond its credits in bytes and blocks.
 const (
-	maxInbound = 4096
-	maxAsked   = 4096
+	maxInbound      = 4096
+	maxAsked        = 4096
+	maxProofBytes   = 4 << 20
+	maxExtentsBytes = 1 << 20
 )
 
 // receive takes the primary's messages and never waits: what does not fit is a fault of the primary.
@@ -35,7 +39,12 @@ func (s *session) receive(ctx context.Context) error {
 				return protocol("frame %d where %d was due", message.Frame.GetSequence(), sequence)
 			}
 			err = s.receiveFrame(request)
-		case *vmreplicav1.TransferRequest_Proofs, *vmreplicav1.TransferRequest_Finish:
+		case *vmreplicav1.TransferRequest_Proofs:
+			if waiting := s.proving.Add(int64(proto.Size(request))); waiting > maxProofBytes {
+				return protocol("%d bytes of proofs wait; %d may", waiting, maxProofBytes)
+			}
+			err = offer(s.inbound, request)
+		case *vmreplicav1.TransferRequest_Finish:
 			err = offer(s.inbound, request)
 		default:
 			err = protocol("a message without content, or a second open")
@@ -66,7 +75,12 @@ func (s *session) receiveFrame(request *vmreplicav1.TransferRequest) error {
 	if s.verifying() {
 		return protocol("a frame in a verify, which writes nothing")
 	}
-	cost := frameOf(request.GetFrame()).CreditBytes()
+	frame := frameOf(request.GetFrame())
+	if len(frame.Payload) > int(frame.PlaintextBytes) || len(frame.Extents) > maxExtentsBytes {
+		return protocol("a frame of %d bytes has %d bytes of payload and %d of extents", frame.PlaintextBytes,
+			len(frame.Payload), len(frame.Extents))
+	}
+	cost := frame.CreditBytes()
 	if underWay := s.framing.Add(cost); underWay > cost && underWay > s.limits.FrameCreditBytes {
 		return protocol("%d bytes of frames are under way; the credit is %d", underWay, s.limits.FrameCreditBytes)
 	}

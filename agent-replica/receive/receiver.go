@@ -2,12 +2,14 @@ package receive
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"time"
 
 	"vmreplica/agent-replica/chain"
 	"vmreplica/agent-replica/storage"
+	"vmreplica/internal/durable"
 	"vmreplica/internal/failure"
 	"vmreplica/internal/replication"
 	vmreplicav1 "vmreplica/proto/vmreplica/v1"
@@ -220,24 +222,40 @@ func (r *Receiver) BeginTransfer(_ context.Context, request *vmreplicav1.BeginTr
 		return nil, err
 	}
 	defer t.changing.Unlock()
-	record, err := t.vm.Record()
+	record, err := r.begin(t, begin)
 	if err != nil {
+		if record, readErr := t.vm.Record(); readErr == nil && record.Transfer == nil {
+			r.drop(vmName) // nothing is open that the disks would be held for
+		}
 		return nil, err
-	}
-	if err := r.checkRoom(record); err != nil {
-		return nil, err
-	}
-	if record.Transfer != nil && record.Transfer.ID != begin.Transfer && begin.Restart {
-		t.stopAll(failure.New(failure.Conflict, failure.ReasonStaleSession, "the transfer was discarded").On(vmName, ""))
-	}
-	record, err = t.vm.Begin(begin)
-	if err != nil {
-		return nil, err
-	}
-	if err := t.vm.Clean(); err != nil {
-		r.Log.Warn("delete what a discarded transfer left", "vm", vmName, "error", err)
 	}
 	return cursorsOf(record, begin)
+}
+
+// begin opens the transfer in the record. The caller holds changing.
+func (r *Receiver) begin(t *transfer, begin chain.Begin) (chain.Record, error) {
+	record, err := t.vm.Record()
+	if err != nil {
+		return record, err
+	}
+	if err := r.checkRoom(record); err != nil {
+		return record, err
+	}
+	if record.Transfer != nil && record.Transfer.ID != begin.Transfer && begin.Restart {
+		t.stopAll(failure.New(failure.Conflict, failure.ReasonStaleSession, "the transfer was discarded").On(t.vm.Name(), ""))
+	}
+	if record, err = t.vm.Begin(begin); err != nil {
+		return record, err
+	}
+	r.clean(t.vm)
+	return record, nil
+}
+
+// clean deletes what a discarded transfer has left; what cannot be deleted now is deleted by the next one.
+func (r *Receiver) clean(vm *chain.VM) {
+	if err := vm.Clean(); err != nil {
+		r.Log.Warn("delete what a discarded transfer left", "vm", vm.Name(), "error", err)
+	}
 }
 
 func (r *Receiver) checkRoom(record chain.Record) error {
@@ -265,12 +283,29 @@ func (r *Receiver) CommitTransfer(ctx context.Context, request *vmreplicav1.Comm
 	}
 	record, err := t.vm.Commit(commit)
 	if err != nil {
-		return nil, err
+		return nil, r.commitFailed(t, commit.Transfer, err)
 	}
 	r.drop(vmName)
 	return &vmreplicav1.CommitTransferResponse{
 		Lineage: string(record.Lineage), Cut: string(record.Cut), MergePending: record.LayersToMerge() > 0,
 	}, nil
+}
+
+// commitFailed says why nothing was committed. An error of the storage leaves the open files unusable: they are
+// opened anew for the next attempt, and a failed sync ends the transfer for good.
+func (r *Receiver) commitFailed(t *transfer, id replication.ID, err error) error {
+	found := failure.Find(err)
+	if found.Reason != failure.ReasonInternal || found.Err == nil {
+		return err
+	}
+	r.drop(t.vm.Name())
+	if errors.Is(err, durable.ErrSync) {
+		_, recordErr := t.vm.Update(func(r *chain.Record) error { return r.FailTransfer(id, err.Error()) })
+		if recordErr != nil {
+			return recordErr
+		}
+	}
+	return failure.Locate(storage.Failure(found.Err), found.VM, found.Disk)
 }
 
 // commitWait is how long a commit waits for streams that have finished to end.
@@ -282,18 +317,21 @@ func (r *Receiver) AbortTransfer(_ context.Context, request *vmreplicav1.AbortTr
 	vmName := request.GetRelationship().GetVm()
 	id := replication.ID(request.GetTransfer())
 	vm := r.Registry.VM(vmName)
-	record, err := vm.Record()
-	if err != nil {
-		return nil, err
+	if t, err := r.enter(vmName); err == nil {
+		defer t.changing.Unlock()
+		record, err := vm.Record()
+		if err != nil {
+			return nil, err
+		}
+		if record.Transfer == nil || record.Transfer.ID == id {
+			t.stopAll(failure.New(failure.Cancelled, failure.ReasonStaleSession, "the transfer was aborted").On(vmName, ""))
+			defer r.drop(vmName)
+		}
 	}
-	if record.Transfer != nil && record.Transfer.ID == id {
-		r.end(vmName, failure.New(failure.Cancelled, failure.ReasonStaleSession, "the transfer was aborted"))
-	}
+	// Disks that cannot be opened have no streams, and their transfer can be discarded all the same.
 	if _, err := vm.Abort(id); err != nil {
 		return nil, err
 	}
-	if err := vm.Clean(); err != nil {
-		r.Log.Warn("delete what an aborted transfer left", "vm", vmName, "error", err)
-	}
+	r.clean(vm)
 	return &vmreplicav1.AbortTransferResponse{}, nil
 }

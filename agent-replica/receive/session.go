@@ -51,13 +51,14 @@ type session struct {
 	// found a difference.
 	written, spoiled, differs atomic.Bool
 
-	digests           *credit
-	refining, framing atomic.Int64
-	asked             chan []int64
-	inbound           chan *vmreplicav1.TransferRequest
-	answers, bulk     chan *vmreplicav1.TransferResponse
-	acks              acknowledgements
-	free              chan []byte
+	digests *credit
+	// refining is in blocks, framing and proving in bytes that were received and not worked off.
+	refining, framing, proving atomic.Int64
+	asked                      chan []int64
+	inbound                    chan *vmreplicav1.TransferRequest
+	answers, bulk              chan *vmreplicav1.TransferResponse
+	acks                       acknowledgements
+	free                       chan []byte
 	// proofs and scratch belong to apply.
 	proofs  proofs
 	scratch []byte

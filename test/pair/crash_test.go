@@ -28,7 +28,7 @@ import (
 	"vmreplica/internal/state/statetest"
 )
 
-var crashStates = flag.Int("crash-states", 250, "how many states of each transfer are recovered from")
+var crashStates = flag.Int("crash-states", 100, "how many states of each transfer are recovered from")
 
 // memory is a primary's image in memory; 4 KiB of zeros are holes.
 type memory []byte

@@ -203,7 +203,7 @@ func (c cutter) RecvMsg(m any) error {
 func TestCutAtEveryMessage(t *testing.T) {
 	base := random(1, 34*mib)
 	ours := scattered(base, 3, 60)
-	for after := 1; after < 200; after += 1 + after/8 {
+	for after := 1; after < 200; after += 1 + after/3 {
 		w := newWorld(t, ours, base, nil)
 		cuts := 0
 		w.mangle = func(_ *grpc.StreamServerInfo, stream grpc.ServerStream) grpc.ServerStream {
