@@ -139,3 +139,31 @@ func TestAMergeWhoseResultIsLostFails(t *testing.T) {
 		})
 	}
 }
+
+func TestATransferThatHasCommittedIsNotTakenUpAgain(t *testing.T) {
+	bubble(t, func(t *testing.T, p *pair) {
+		a := p.replicating()
+		defer a.stop()
+		p.during = func(_ context.Context, attempt int) error {
+			if attempt != 2 {
+				return nil
+			}
+			p.replica.set(func(r *replica) { // as a primary finds it that was restored from an older backup
+				r.position = relationship.Position{
+					Lineage: replication.NewID(), Cut: replication.NewID(), CommittedTransfer: r.position.Transfer,
+				}
+			})
+			return unreachable()
+		}
+		p.begin(a, replication.KindResync)
+		time.Sleep(time.Minute)
+		p.settle()
+		view := p.want(a, replication.WaitingForStartResynchronize)
+		if view.Resync.Reason != failure.ReasonCommitted || len(p.replica.aborts) != 0 {
+			t.Fatalf("resync %+v, %d aborts", view.Resync, len(p.replica.aborts))
+		}
+		p.begin(a, replication.KindResync)
+		p.settle()
+		p.want(a, replication.Replicating)
+	})
+}

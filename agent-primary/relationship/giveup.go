@@ -47,6 +47,7 @@ func (r *Record) leave(began bool, found *failure.Error) {
 	useless := found.Reason == failure.ReasonProofFailed || found.Reason == failure.ReasonProtocol ||
 		found.Reason == failure.ReasonReplicaRecord || s.Kind == replication.KindVerify
 	switch {
+	case found.Reason == failure.ReasonCommitted: // a later record of ours saw its end; nothing of it is open
 	case !began && s.Transfer == s.ID:
 	case useless:
 		r.Abandoned = append(r.Abandoned, s.Transfer)
