@@ -36,7 +36,7 @@ func (r Record) committed(now time.Time) (Record, []event.Event, error) {
 	s := r.Resync
 	s.CommitTime, s.Reason = now, ""
 	r.Lineage, r.Cut = s.Lineage, s.Cut
-	r.ProvenTime, r.ProvenRoot = now, s.Root
+	r.ProvenTime, r.ProvenRoot = s.CutTime, s.Root
 	r.LastSynchronized, r.LastDuration = now, now.Sub(s.StartTime)
 	r.clearCause()
 	r.Statistics.Completed++
@@ -87,7 +87,7 @@ func (r Record) verified(now time.Time, outcome resync.Outcome, figures []resync
 		r.countWire(disk)
 	}
 	if outcome.Equal() {
-		r.Resync.Root, r.ProvenRoot, r.ProvenTime = root, root, now
+		r.Resync.Root, r.ProvenRoot, r.ProvenTime = root, root, r.Resync.CutTime
 		r.Statistics.Completed++
 		return r.ended(now, "", "equal")
 	}

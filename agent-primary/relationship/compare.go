@@ -35,7 +35,7 @@ func (r Record) begin(now time.Time, proof blockdiff.Algorithm, cuts []tracking.
 	if err != nil {
 		return r, nil, err
 	}
-	r.Resync.StartTime = now
+	r.Resync.StartTime, r.Resync.CutTime = now, now
 	if r.Resync.Proof == 0 {
 		r.Resync.Proof = proof
 	}
@@ -59,6 +59,7 @@ func (r Record) again(now time.Time, changed map[int]tracking.Cut, disk, evidenc
 	}
 	r.Resync.Restarts++
 	r.Resync.InRow++
+	r.Resync.CutTime = now // the other images were found unchanged now
 	for i, cut := range changed {
 		r.Resync.Disks[i].Cut, r.Resync.Disks[i].Restart = cut, true
 	}

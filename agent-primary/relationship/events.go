@@ -85,7 +85,7 @@ func passRestarted(r Record, disk, evidence string) event.Event {
 
 func resyncCommitted(r Record) event.Event {
 	return of(r, event.TypeResyncCommitted, "",
-		fmt.Sprintf("The replica holds the virtual machine as it was at %s.", r.Resync.StartTime.Format(time.RFC3339)),
+		fmt.Sprintf("The replica holds the virtual machine as it was at %s.", r.ProvenTime.Format(time.RFC3339)),
 		map[string]string{"lineage": string(r.Lineage), "cut": string(r.Cut), "root": r.ProvenRoot})
 }
 

@@ -390,6 +390,21 @@ func (p *pair) count(a agent, typ string) (count int) {
 	return count
 }
 
+// last is the newest event of a type.
+func (p *pair) last(a agent, typ string) (last event.Event) {
+	p.t.Helper()
+	all, err := a.events.List("", 0, 0)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	for _, e := range all {
+		if e.Type == typ && e.Sequence > last.Sequence {
+			last = e
+		}
+	}
+	return last
+}
+
 // agent is one run of the primary.
 type agent struct {
 	*relationship.Manager

@@ -2,12 +2,14 @@ package relationship_test
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"vmreplica/agent-primary/relationship"
 	"vmreplica/agent-primary/resync"
+	"vmreplica/internal/event"
 	"vmreplica/internal/failure"
 	"vmreplica/internal/replication"
 	"vmreplica/internal/state"
@@ -150,6 +152,38 @@ func TestANewAddressIsTriedAtOnce(t *testing.T) {
 		synctest.Wait()
 		if view := p.want(a, replication.Replicating); view.Trouble != nil {
 			t.Fatalf("the old address's trouble stays: %v", view.Trouble)
+		}
+	})
+}
+
+func TestWhatIsProvenIsTheCutsTime(t *testing.T) {
+	bubble(t, func(t *testing.T, p *pair) {
+		a := p.replicating()
+		defer a.stop()
+		var cut time.Time
+		p.during = func(_ context.Context, attempt int) error {
+			time.Sleep(time.Hour)
+			switch attempt {
+			case 2:
+				p.images.write(rootPath)
+				cut = time.Now()
+			case 3:
+				p.replica.set(func(r *replica) { r.refuse = unreachable() })
+			}
+			return nil
+		}
+		p.begin(a, replication.KindResync)
+		time.Sleep(50 * time.Hour)
+		p.replica.set(func(r *replica) { r.refuse = nil })
+		time.Sleep(2 * time.Minute)
+		p.settle()
+		view := p.want(a, replication.Replicating)
+		if !view.ProvenTime.Equal(cut) || view.Resync.CommitTime.Sub(cut) < 48*time.Hour || !view.LastSynchronized.Equal(view.Resync.CommitTime) {
+			t.Fatalf("cut at %v, proven %v, committed %v", cut, view.ProvenTime, view.Resync.CommitTime)
+		}
+		told := p.last(a, event.TypeResyncCommitted)
+		if !strings.Contains(told.Message, "as it was at "+cut.UTC().Format(time.RFC3339)) {
+			t.Fatalf("cut at %v: %s", cut, told.Message)
 		}
 	})
 }

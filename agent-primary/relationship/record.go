@@ -30,8 +30,9 @@ type Record struct {
 
 	// Lineage and Cut are acked; empty before the first commit. The proof belongs to them.
 	Lineage, Cut replication.ID
-	ProvenTime   time.Time
-	ProvenRoot   string
+	// ProvenTime is the time of the cut that was last proven, by a commit or a verify.
+	ProvenTime time.Time
+	ProvenRoot string
 	// LastSynchronized is when a transfer last committed, LastDuration how long it took.
 	LastSynchronized time.Time
 	LastDuration     time.Duration
@@ -115,6 +116,8 @@ type Resync struct {
 	CreateTime time.Time
 	// StartTime is when it is to start, and once it has, when it did.
 	StartTime, CommitTime, EndTime time.Time
+	// CutTime is when the images were as its passes read them: the last cut's; zero before it begins.
+	CutTime time.Time
 	// Reason is stable, of a failure or of what is being waited for; Result a sentence when it ended.
 	Reason, Result string
 	Reconnects     uint32
