@@ -15,22 +15,22 @@ func runCold(ctx context.Context, b *bench) error {
 	}
 	var reads []floorTime
 	var ours []resyncTime
-	for range b.rounds {
-		if err := s.cool(b); err != nil {
+	measures := []func() error{
+		func() error {
+			read, err := floor(ctx, b, passRead, s.primary, s.replica)
+			reads = append(reads, read)
+			return err
+		},
+		func() error {
+			resync, err := s.pair.resync(ctx, sharedVM)
+			ours = append(ours, resync)
+			return err
+		},
+	}
+	for i := range b.rounds {
+		if err := inTurn(i, measures, func() error { return s.cool(b) }); err != nil {
 			return err
 		}
-		read, err := floor(ctx, b, passRead, s.primary, s.replica)
-		if err != nil {
-			return err
-		}
-		if err := s.cool(b); err != nil {
-			return err
-		}
-		resync, err := s.pair.resync(ctx, sharedVM)
-		if err != nil {
-			return err
-		}
-		reads, ours = append(reads, read), append(ours, resync)
 		if err := compare(ctx, s.primary, s.replica); err != nil {
 			return err
 		}

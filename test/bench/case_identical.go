@@ -19,29 +19,40 @@ func runIdentical(ctx context.Context, b *bench) error {
 	var floors, overData []floorTime
 	var ours []resyncTime
 	var theirs []rsyncTime
-	for range b.rounds {
-		whole, err := floor(ctx, b, passHash, s.primary, s.replica)
-		if err != nil {
+	passes := func(into *[]floorTime, kind string) func() error {
+		return func() error {
+			took, err := floor(ctx, b, kind, s.primary, s.replica)
+			*into = append(*into, took)
 			return err
 		}
-		resync, err := s.pair.resync(ctx, sharedVM)
-		if err != nil {
+	}
+	measures := []func() error{
+		passes(&floors, passHash),
+		func() error {
+			took, err := s.pair.resync(ctx, sharedVM)
+			ours = append(ours, took)
+			return err
+		},
+		passes(&overData, passHashData),
+		func() error {
+			took, err := s.rsync.copy(ctx, s.primary)
+			theirs = append(theirs, took)
+			return err
+		},
+	}
+	for i := range b.rounds {
+		if err := inTurn(i, measures, func() error { return ctx.Err() }); err != nil {
 			return err
 		}
-		data, err := floor(ctx, b, passHashData, s.primary, s.replica)
-		if err != nil {
-			return err
-		}
-		copied, err := s.rsync.copy(ctx, s.primary)
-		if err != nil {
-			return err
-		}
-		floors, overData = append(floors, whole), append(overData, data)
-		ours, theirs = append(ours, resync), append(theirs, copied)
 		if err := s.check(ctx); err != nil {
 			return err
 		}
 	}
+	b.reportIdentical(floors, overData, ours, theirs)
+	return nil
+}
+
+func (b *bench) reportIdentical(floors, overData []floorTime, ours []resyncTime, theirs []rsyncTime) {
 	wall := func(f floorTime) time.Duration { return f.wall }
 	cpu := func(f floorTime) time.Duration { return f.cpu }
 	least, took := medianOf(floors, wall), medianOf(ours, func(r resyncTime) time.Duration { return r.took })
@@ -52,5 +63,4 @@ func runIdentical(ctx context.Context, b *bench) error {
 		seconds(medianOf(ours, func(r resyncTime) time.Duration { return r.replicaCPU })),
 		seconds(least), seconds(medianOf(floors, cpu)), seconds(medianOf(overData, wall)), seconds(medianOf(overData, cpu)),
 		seconds(rsync), rsync.Seconds()/least.Seconds())
-	return nil
 }

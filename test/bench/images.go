@@ -108,3 +108,17 @@ func cachedShare(path string) (float64, error) {
 	}
 	return float64(n) / float64(info.Size()), nil
 }
+
+// inTurn measures a round: every competitor once, each round beginning with another one, because what one leaves in
+// memory and caches is the next one's start. It prepares before each.
+func inTurn(round int, measures []func() error, prepare func() error) error {
+	for i := range measures {
+		if err := prepare(); err != nil {
+			return err
+		}
+		if err := measures[(round+i)%len(measures)](); err != nil {
+			return err
+		}
+	}
+	return nil
+}

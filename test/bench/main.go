@@ -99,6 +99,9 @@ func run(ctx context.Context, args []string) error {
 	}
 	defer os.RemoveAll(b.dir)
 	b.table.facts = machineFacts(ctx, b)
+	if b.size < 6*gib {
+		b.table.note("The limits are meant for an image of 6 GiB; rsync's time for changes grows faster than the image.")
+	}
 	defer b.dropImages()
 	for _, c := range chosen {
 		if !c.onImages {
