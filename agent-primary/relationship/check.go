@@ -32,7 +32,16 @@ func (w *worker) check(ctx context.Context) error {
 		}
 		l.Missing = missing
 	})
-	return w.checkReplica(ctx, record)
+	if err := w.checkReplica(ctx, record); err != nil || w.stopped() {
+		return err
+	}
+	w.looked()
+	return nil
+}
+
+// looked notes that the images, and with a check the replica, were looked at.
+func (w *worker) looked() {
+	w.owner.live.change(func(l *Live) { l.looked = true })
 }
 
 // checkReplica asks for the replica's record when the last answer is old, or did not come.

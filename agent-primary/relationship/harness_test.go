@@ -36,6 +36,7 @@ type images struct {
 	inUse   error
 	missing bool
 	open    int
+	hold    chan struct{} // when there is one, looking at an image waits until it is closed
 }
 
 func (i *images) write(path string) {
@@ -58,6 +59,9 @@ func (i *images) Open(path string, _ replication.Format) (tracking.Image, error)
 }
 
 func (i *images) Stamp(path string) (disk.Stamp, error) {
+	if i.hold != nil {
+		<-i.hold
+	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if i.missing {

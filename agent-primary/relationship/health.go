@@ -19,6 +19,7 @@ const (
 	CodeNotPrepared       = "REPLICA_NOT_PREPARED"
 	CodeWaiting           = "WAITING_FOR_TRANSFER"
 	CodeVerifiedUntracked = "VERIFIED_NOT_TRACKED"
+	CodeNotLookedAt       = "NOT_LOOKED_AT"
 )
 
 // troubleCritical is after how long what was only a nuisance keeps the replica from being brought up to date.
@@ -29,6 +30,12 @@ func health(r Record, l Live, now time.Time) []replication.HealthReason {
 	var reasons []replication.HealthReason
 	add := func(more ...replication.HealthReason) { reasons = append(reasons, more...) }
 	add(standing(r)...)
+	if r.State() == replication.Replicating && !l.looked {
+		add(replication.HealthReason{
+			Code: CodeNotLookedAt, Health: replication.HealthWarning,
+			Message: "Not looked at yet since the agent's start: the images may have changed.",
+		})
+	}
 	add(lastFailure(r)...)
 	add(suspension(r)...)
 	add(trouble(r, l, now)...)

@@ -28,6 +28,8 @@ type Live struct {
 	// Merge is what the replica last told of its merge.
 	Merge []PositionDisk
 
+	// looked says that the images were looked at since the agent's start: by a check or a whole pass.
+	looked bool
 	// reconciled is when the replica was last found in step; zero when it did not answer.
 	reconciled time.Time
 }

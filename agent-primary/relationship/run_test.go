@@ -520,3 +520,29 @@ func TestAFailedResyncsTransferIsTakenUp(t *testing.T) {
 		})
 	}
 }
+
+func TestAfterAStartTheFirstCheckLooksAtOnce(t *testing.T) {
+	for _, changed := range []bool{false, true} {
+		bubble(t, func(t *testing.T, p *pair) {
+			a := p.replicating()
+			a.stop()
+			if changed {
+				p.images.write(rootPath)
+			}
+			p.images.set(func(i *images) { i.hold = make(chan struct{}) })
+			a = p.start()
+			defer a.stop()
+			synctest.Wait()
+			view := p.view(a)
+			if view.Health() != replication.HealthWarning || !strings.Contains(reasonCodes(view), relationship.CodeNotLookedAt) {
+				t.Fatalf("before anybody has looked: %s", reasonCodes(view))
+			}
+			close(p.images.hold) // no time passes from here
+			synctest.Wait()
+			view = p.view(a)
+			if !changed && view.Health() != replication.HealthNormal || changed && view.Cause != replication.CauseImageModified {
+				t.Fatalf("changed %t, after the first check: %v %s", changed, view.Cause, reasonCodes(view))
+			}
+		})
+	}
+}

@@ -209,6 +209,7 @@ func (w *worker) compare(ctx context.Context, record Record, position Position, 
 	if err != nil {
 		return err
 	}
+	w.looked()
 	if active.Kind == replication.KindVerify {
 		_, err := w.apply(ctx, func(r Record) (Record, []event.Event, error) {
 			return r.verified(now(), outcome, w.figures())

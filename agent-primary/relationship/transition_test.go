@@ -301,7 +301,8 @@ func TestHealthReasons(t *testing.T) {
 	}{
 		"not prepared":         {Record{Name: "x"}, Live{}, noon, replication.HealthCritical, CodeNotPrepared},
 		"no copy yet":          {ready(), Live{}, noon, replication.HealthWarning, CodeInitialPending},
-		"at rest":              {replicating, Live{}, noon, replication.HealthNormal, CodeVerifiedUntracked},
+		"at rest":              {replicating, Live{looked: true}, noon, replication.HealthNormal, CodeVerifiedUntracked},
+		"not looked at":        {replicating, Live{}, noon, replication.HealthWarning, CodeNotLookedAt},
 		"suspended":            {reach(t, replicating, "suspend"), Live{}, noon, replication.HealthWarning, CodeSuspended},
 		"resync required":      {reach(t, replicating, "modified"), Live{}, noon, replication.HealthCritical, CodeResyncRequired},
 		"resynchronizing":      {running, Live{}, noon, replication.HealthWarning, CodeResyncRunning},
