@@ -15,7 +15,10 @@ import (
 )
 
 func created(r Record) event.Event {
-	return event.ReplicationCreated(r.Name, r.Spec.ReplicaAddress, len(r.Disks))
+	disks := int64(len(r.Disks))
+	return event.New(event.TypeCreated, r.Name, "",
+		fmt.Sprintf("Replication to %s was enabled for %s.", r.Spec.ReplicaAddress, count(disks, "disk")),
+		map[string]string{"replica": r.Spec.ReplicaAddress, "disks": strconv.FormatInt(disks, 10)})
 }
 
 func removed(r Record) event.Event { return event.ReplicationRemoved(r.Name, r.Spec.ReplicaAddress) }
@@ -75,12 +78,13 @@ func resyncInterrupted(r Record, found *failure.Error, wait time.Duration) event
 
 func resyncRecovered(r Record, attempts int) event.Event {
 	return of(r, event.TypeResyncRecovered, "",
-		fmt.Sprintf("The %s goes on after %d failed attempts.", kindWord(r.Resync.Kind), attempts),
+		fmt.Sprintf("The %s goes on after %s.", kindWord(r.Resync.Kind), count(int64(attempts), "failed attempt")),
 		map[string]string{"attempts": strconv.Itoa(attempts)})
 }
 
 func passRestarted(r Record, disk, evidence string) event.Event {
-	return naming(event.PassRestarted(r.Name, disk, evidence), r)
+	return of(r, event.TypePassRestarted, disk, fmt.Sprintf("Disk %s is compared from its beginning again: %s "+
+		"What was received stays.", disk, strings.TrimSuffix(evidence, ".")+"."), map[string]string{"evidence": evidence})
 }
 
 func resyncCommitted(r Record) event.Event {
@@ -92,7 +96,7 @@ func resyncCommitted(r Record) event.Event {
 // resyncFinished is of one disk.
 func resyncFinished(r Record, index int) event.Event {
 	disk := r.Resync.Disks[index]
-	took := r.Resync.EndTime.Sub(r.Resync.StartTime)
+	took := r.Resync.EndTime.Sub(r.Resync.StartTime).Round(100 * time.Millisecond)
 	if r.Resync.Kind == replication.KindVerify && !disk.Root.IsZero() {
 		return naming(event.VerifyFinished(r.Name, disk.ID, disk.Figures.BlocksDiffering, took), r)
 	}
@@ -128,6 +132,14 @@ func resultWord(s *Resync) string {
 	default:
 		return event.ResultFailed
 	}
+}
+
+// count is a number of things, of which noun names one.
+func count(n int64, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return strconv.FormatInt(n, 10) + " " + noun + "s"
 }
 
 // fullStop makes a sentence of a failure's message.

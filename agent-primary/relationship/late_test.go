@@ -187,3 +187,27 @@ func TestWhatIsProvenIsTheCutsTime(t *testing.T) {
 		}
 	})
 }
+
+func TestEventsCountAndRound(t *testing.T) {
+	bubble(t, func(t *testing.T, p *pair) {
+		a := p.replicating()
+		defer a.stop()
+		p.during = func(_ context.Context, attempt int) error {
+			time.Sleep(1149350777 * time.Nanosecond)
+			if attempt == 2 {
+				p.images.write(rootPath)
+			}
+			return nil
+		}
+		p.begin(a, replication.KindResync)
+		p.settle()
+		p.want(a, replication.Replicating)
+		for typ, want := range map[string]string{
+			event.TypeCreated: " for 1 disk.", event.TypeResyncFinished: " after 2.3s:", event.TypePassRestarted: "again: the image ",
+		} {
+			if told := p.last(a, typ); !strings.Contains(told.Message, want) {
+				t.Errorf("%q lacks %q", told.Message, want)
+			}
+		}
+	})
+}

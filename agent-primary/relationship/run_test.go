@@ -68,7 +68,7 @@ func TestVerifyThatFindsADifferenceIsACause(t *testing.T) {
 		p.settle()
 		view := p.want(a, replication.WaitingForStartResynchronize)
 		if view.Cause != replication.CauseProofFailed || view.Health() != replication.HealthCritical ||
-			view.Resync.State != replication.ResyncFailed || !strings.Contains(view.Resync.Result, "1 blocks") {
+			view.Resync.State != replication.ResyncFailed || !strings.Contains(view.Resync.Result, "1 block,") {
 			t.Fatalf("cause %v, health %s, resync %+v", view.Cause, reasonCodes(view), view.Resync)
 		}
 		_, err := a.Start(t.Context(), "web01", relationship.Start{Kind: replication.KindVerify}, state.Request{})
