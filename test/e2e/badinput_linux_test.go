@@ -272,7 +272,13 @@ func TestReplicaThatLostItsState(t *testing.T) {
 	p.replica.start()
 	p.replica.do("authorize", primaryName)
 	changed := rewrite(t, p.image(), 10, 114)
-	done := decode(t, p.primary.do("resync", vm, "--wait", "-o", "json"), &vmreplicav1.Resync{})
+	// Without its record the replica cannot know whose disks lie there: only the operator's word overwrites them.
+	before := hash(t, p.base())
+	p.primary.try("resync", vm, "--wait").wants(t, 7, "REPLICA_RECORD_MISMATCH", "--force")
+	if string(before) != string(hash(t, p.base())) {
+		t.Error("a refused resync changed the base")
+	}
+	done := decode(t, p.primary.do("resync", vm, "--force", "--wait", "-o", "json"), &vmreplicav1.Resync{})
 	if sent := done.GetDisks()[0].GetBytesDiffering(); sent != changed*block {
 		t.Errorf("%d bytes were sent for %d differing", sent, changed*block)
 	}
