@@ -64,6 +64,9 @@ func (w *worker) attempt(ctx context.Context) error {
 	}
 	record := w.owner.record()
 	active := record.Active()
+	if active == nil { // cancelled meanwhile
+		return errSuperseded
+	}
 	verdict, disk, evidence := judge(record, position)
 	if active.State == replication.ResyncCommitting {
 		return w.settle(ctx, verdict, evidence)
@@ -152,6 +155,9 @@ func (r Record) geometry() []resync.BeginDisk {
 // cut begins the resync, or makes sure that what it has read still is what the images hold.
 func (w *worker) cut(ctx context.Context, hello Hello, sources sources) (Record, error) {
 	record := w.owner.record()
+	if record.Active() == nil {
+		return record, errSuperseded
+	}
 	if record.Active().State != replication.ResyncScheduled {
 		return record, w.continuous(ctx, record, sources)
 	}

@@ -28,11 +28,14 @@ const (
 	formatVersion = "1"
 )
 
-// Open opens the state file, or makes a new one, mode 0600. A new file is made beside and put in place whole, so
+// Open opens the state file, or makes a new one, mode 0600, and its directory, mode 0700. A new file is made beside and put in place whole, so
 // a file that is there and damaged is never mistaken for one whose making was cut short. Fails with STATE_IN_USE
 // naming the process that has the file open, with Corrupt when it is damaged, and with Unsupported when a newer
 // agent wrote it.
 func Open(path string) (Store, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, fmt.Errorf("make the state directory: %w", err)
+	}
 	dir, err := durable.OpenDir(filepath.Dir(path))
 	if err != nil {
 		return nil, fmt.Errorf("open the state directory: %w", err)
