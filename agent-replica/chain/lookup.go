@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"vmreplica/blockdiff"
+	"vmreplica/internal/disk"
 	"vmreplica/internal/event"
 	"vmreplica/internal/failure"
 	"vmreplica/internal/replication"
@@ -94,14 +95,14 @@ func BalloonFile(layerFile string) string {
 }
 
 // parent is what lies below the layer at index i, as a header names it.
-func (d *Disk) parent(i int) (name, format string) {
+func (d *Disk) parent(i int) disk.Parent {
 	switch {
 	case i > 0:
-		return path.Base(d.Layers[i-1].File), "qcow2"
+		return disk.Parent{Name: path.Base(d.Layers[i-1].File), Format: "qcow2"}
 	case d.Base.Device != "":
-		return d.Base.Device, "raw"
+		return disk.Parent{Name: d.Base.Device, Format: "raw"}
 	default:
-		return path.Base(d.Base.File), "raw"
+		return disk.Parent{Name: path.Base(d.Base.File), Format: "raw"}
 	}
 }
 

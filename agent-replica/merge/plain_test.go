@@ -107,8 +107,8 @@ func (l *plainLayer) Flush() error {
 	return l.file.Sync()
 }
 
-func (l *plainLayer) Seal(parent, _ string) error {
-	l.parent = parent
+func (l *plainLayer) Seal(parent disk.Parent) error {
+	l.parent = parent.Name
 	return l.Flush()
 }
 

@@ -220,7 +220,7 @@ func TestALayerIsAnOverlayThatIsNeverMadeTwice(t *testing.T) {
 	if _, err := layer.WriteAt(content, 64<<10); err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(layer.Seal("root", "raw"), layer.Close()); err != nil {
+	if err := errors.Join(layer.Seal(disk.Parent{Name: "root", Format: "raw"}), layer.Close()); err != nil {
 		t.Fatal(err)
 	}
 	overlay := filepath.Join(dir, "web/root.0a.qcow2")

@@ -118,9 +118,44 @@ func CheckSize(size int64, sectorSize int) error {
 type Layer interface {
 	Disk
 	// Seal flushes and writes the parent into the header: from here another program that opens the file sees
-	// the whole disk. parent is the file name of what lies below, parentFormat its format's name.
-	Seal(parent, parentFormat string) error
+	// the whole disk. Sealing again replaces the parent. The parent is not opened.
+	Seal(parent Parent) error
 }
 
 // ErrAbsent is answered for reading a range that a Layer leaves to what is below it.
 var ErrAbsent = errors.New("range absent from the layer")
+
+// Parent is what a differencing disk's header says of what lies below it.
+type Parent struct {
+	// Name is the file's name in the differencing disk's own directory, or a device's absolute path.
+	Name string
+	// Path is where the parent lies, absolute: formats that record both ways write it beside the name.
+	Path string
+	// Format is its name: raw, vhd, vhdx or qcow2.
+	Format string
+	// Identity is the parent's own when Seal is called; None where its format has none.
+	Identity Identity
+}
+
+// Identity is what a format writes into an image to tell its content from other content of the same disk: a VHDX
+// file's DataWriteGuid, a VHD file's unique id. A differencing disk names its parent's. The bytes are in the order
+// in which the textual GUID has them.
+type Identity [16]byte
+
+// None is the identity of an image whose format has none.
+var None Identity
+
+// String is the GUID in lower case, in braces.
+func (i Identity) String() string {
+	return fmt.Sprintf("{%x-%x-%x-%x-%x}", i[:4], i[4:6], i[6:8], i[8:10], i[10:])
+}
+
+// Identified is an image whose format has an Identity.
+type Identified interface {
+	// Identity is the present one.
+	Identity() Identity
+	// SetIdentity replaces it: a base takes that of the layer that was merged into it, so that what stands on the
+	// layer finds it in the base. It is durable when SetIdentity returns, and everything written before it is then
+	// durable too.
+	SetIdentity(Identity) error
+}

@@ -81,7 +81,7 @@ func (s *scenario) flush(t *testing.T) {
 func (s *scenario) seal(t *testing.T, parent string) {
 	t.Helper()
 	s.Mark(sealing{parent, maps.Clone(s.m.stamps)})
-	must(t, s.o.Seal(parent, "raw"))
+	must(t, s.o.Seal(disk.Parent{Name: parent, Format: "raw"}))
 	s.Mark(flushed(maps.Clone(s.m.stamps)))
 	s.Mark(sealed(parent))
 }

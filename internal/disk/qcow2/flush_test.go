@@ -101,7 +101,7 @@ func TestAFailedFlushIsFinal(t *testing.T) {
 		}
 		_, write := o.WriteAt(content(1), 0)
 		for call, err := range map[string]error{"Flush": o.Flush(), "WriteAt": write, "Zero": o.Zero(0, grain),
-			"Seal": o.Seal("base", "raw"), "Close": o.Close()} {
+			"Seal": o.Seal(disk.Parent{Name: "base", Format: "raw"}), "Close": o.Close()} {
 			if !errors.Is(err, broken) {
 				t.Errorf("%s after a failed flush: %v", call, err)
 			}
@@ -211,7 +211,7 @@ func TestSealBesideReaders(t *testing.T) {
 	var group sync.WaitGroup
 	group.Go(func() {
 		for _, parent := range []string{"a", "b", "c", "d", "e", "f"} {
-			if err := o.Seal(parent, "raw"); err != nil {
+			if err := o.Seal(disk.Parent{Name: parent, Format: "raw"}); err != nil {
 				t.Error(err)
 			}
 			if name, _ := o.Parent(); name != parent {

@@ -29,7 +29,7 @@ func FuzzOpen(f *testing.F) {
 	sealed := written(f)
 	o, err := qcow2.Open(sealed, durable.ReadWrite)
 	must(f, err)
-	must(f, o.Seal("parent", "raw"))
+	must(f, o.Seal(disk.Parent{Name: "parent", Format: "raw"}))
 	withParent := make([]byte, 512)
 	_, err = sealed.ReadAt(withParent, 0)
 	must(f, err)

@@ -197,7 +197,7 @@ func TestAnOverlayOpenedForReadingIsNotChanged(t *testing.T) {
 	must(t, err)
 	_, err = o.WriteAt(content(2), 0)
 	calls := map[string]error{
-		"WriteAt": err, "Zero": o.Zero(0, grain), "Unmap": o.Unmap(0, grain), "Seal": o.Seal("base", "raw"),
+		"WriteAt": err, "Zero": o.Zero(0, grain), "Unmap": o.Unmap(0, grain), "Seal": o.Seal(disk.Parent{Name: "base", Format: "raw"}),
 	}
 	for call, err := range calls {
 		if err == nil || strings.Contains(err.Error(), "on a file") {

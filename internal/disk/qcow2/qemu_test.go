@@ -97,7 +97,7 @@ func (f *fixture) play(t *testing.T, r *rand.Rand) {
 
 func (f *fixture) seal(t *testing.T) {
 	t.Helper()
-	must(t, f.o.Seal("base", "raw"))
+	must(t, f.o.Seal(disk.Parent{Name: "base", Format: "raw"}))
 	must(t, f.o.Close())
 }
 

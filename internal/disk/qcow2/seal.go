@@ -3,17 +3,17 @@ package qcow2
 import (
 	"fmt"
 
+	"vmreplica/internal/disk"
 	"vmreplica/internal/durable"
 )
 
-// Seal flushes and makes parent, a file name of the format parentFormat, the backing file. Sealing again replaces
-// it. The name is written where no header points to, and made durable by the flush. After a crash the header names
+// Seal flushes and makes parent the backing file, by its name. Sealing again replaces it. The name is written where no header points to, and made durable by the flush. After a crash the header names
 // the parent that was, or the new one whole, and then everything flushed is there. parent is not opened.
-func (o *Overlay) Seal(parent, parentFormat string) error {
+func (o *Overlay) Seal(parent disk.Parent) error {
 	if o.mode != durable.ReadWrite {
 		return errReadOnly
 	}
-	if err := checkParent(parent, parentFormat); err != nil {
+	if err := checkParent(parent.Name, parent.Format); err != nil {
 		return err
 	}
 	o.flushing.Lock()
@@ -22,9 +22,9 @@ func (o *Overlay) Seal(parent, parentFormat string) error {
 		return err
 	}
 	sealed := o.header
-	sealed.name, sealed.format = parent, parentFormat
+	sealed.name, sealed.format = parent.Name, parent.Format
 	sealed.nameAt = o.header.freePlace()
-	if _, err := o.file.WriteAt([]byte(parent), sealed.nameAt); err != nil {
+	if _, err := o.file.WriteAt([]byte(parent.Name), sealed.nameAt); err != nil {
 		return fmt.Errorf("seal qcow2 overlay: %w", err)
 	}
 	if err := o.flush(); err != nil {

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"vmreplica/internal/disk"
 	"vmreplica/internal/disk/qcow2"
 	"vmreplica/internal/durable"
 	"vmreplica/internal/failure"
@@ -14,7 +15,7 @@ func TestSealNamesTheParent(t *testing.T) {
 	for _, parent := range []string{"base.raw", "../other/b", strings.Repeat("p", 1023), "/absolute:with/colon", "x"} {
 		o, err := qcow2.Open(file, durable.ReadWrite)
 		must(t, err)
-		must(t, o.Seal(parent, "raw"))
+		must(t, o.Seal(disk.Parent{Name: parent, Format: "raw"}))
 		_, err = o.WriteAt(content(7), 0)
 		must(t, err)
 		must(t, o.Close())
@@ -56,7 +57,7 @@ func TestSealRefusesNamesThatMeanSomethingElse(t *testing.T) {
 	for _, c := range cases {
 		o, err := qcow2.Open(file, durable.ReadWrite)
 		must(t, err)
-		refused(t, o.Seal(c.parent, c.format), failure.Invalid, c.message)
+		refused(t, o.Seal(disk.Parent{Name: c.parent, Format: c.format}), failure.Invalid, c.message)
 		if name, _ := o.Parent(); name != "" {
 			t.Errorf("a refused seal left the parent %q", name)
 		}
@@ -72,7 +73,7 @@ func TestTheParentsNameIsDurableBeforeItIsUsed(t *testing.T) {
 	for range 4 {
 		var ops []op
 		file.watch = func(o op) error { ops = append(ops, o); return nil }
-		must(t, o.Seal("parent", "qcow2"))
+		must(t, o.Seal(disk.Parent{Name: "parent", Format: "qcow2"}))
 		ops = ops[len(ops)-4:]
 		if ops[0].kind != opWrite || ops[1].kind != opSync || ops[2].kind != opWrite || ops[3].kind != opSync {
 			t.Fatalf("sealing does %+v", ops)
