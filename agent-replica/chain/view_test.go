@@ -40,7 +40,7 @@ func (m *memoryLayer) Size() int64                   { return int64(len(m.bytes)
 func (m *memoryLayer) LogicalSectorSize() int        { return 512 }
 func (m *memoryLayer) Flush() error                  { return nil }
 func (m *memoryLayer) AllocatedBytes() (int64, bool) { return 0, false }
-func (m *memoryLayer) Seal(disk.Parent) error         { return nil }
+func (m *memoryLayer) Seal(disk.Parent) error        { return nil }
 
 func (m *memoryLayer) Close() error {
 	if m.closed.Swap(true) {
