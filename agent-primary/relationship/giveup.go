@@ -12,9 +12,13 @@ import (
 	"vmreplica/internal/replication"
 )
 
-// fail ends a resync that time alone does not cure. What the replica has received stays for the next one.
+// fail ends a resync that has not committed and that time alone does not cure. What the replica has received stays
+// for the next one.
 func (r Record) fail(now time.Time, err error, figures []resync.Figures) (Record, []event.Event, error) {
 	found := failure.Find(err)
+	if r.Active() != nil && r.Active().awaitsMerge() {
+		return r, nil, failure.New(failure.Internal, failure.ReasonInternal, "what has committed cannot fail: %w", err)
+	}
 	began := r.Active() != nil && r.Active().running()
 	voids := r.Active() != nil && r.Active().voids()
 	r, advanceErr := r.advance(replication.ResyncFailed)
@@ -131,16 +135,16 @@ func (r Record) cancel(now time.Time, figures []resync.Figures) (Record, []event
 
 // lost ends a resync that has committed and whose result the replica no longer has. Nothing else fails this late.
 func (r Record) lost(now time.Time, disk string, evidence error) (Record, []event.Event, error) {
-	active := r.Active()
-	if active == nil || active.State != replication.ResyncCommitted && active.State != replication.ResyncMerging {
+	if active := r.Active(); active == nil || !active.awaitsMerge() {
 		return r, nil, failure.New(failure.Internal, failure.ReasonInternal, "no committed resync is there to be lost")
 	}
 	r, required, err := r.mismatched(now, disk, evidence)
 	if err != nil {
 		return r, nil, err
 	}
-	r = r.clone()
-	r.Resync.State = replication.ResyncFailed
+	if r, err = r.advance(replication.ResyncFailed); err != nil {
+		return r, nil, err
+	}
 	r.Statistics.Failed++
 	found := failure.New(failure.Precondition, failure.ReasonReplicaRecord,
 		"it was committed, but the replica lost it before its merge was done: %s", failure.Find(evidence).Message).On(r.Name, disk)

@@ -32,7 +32,7 @@ func next(r Record, now, checkAt time.Time) (todo task, wake time.Time) {
 		return taskAbandon, time.Time{}
 	}
 	active := r.Active()
-	if active != nil && (active.State == replication.ResyncCommitted || active.State == replication.ResyncMerging) {
+	if active != nil && active.awaitsMerge() {
 		return taskMerge, time.Time{}
 	}
 	if r.Suspension != nil {

@@ -182,6 +182,11 @@ func (s *Resync) running() bool {
 	return s.State == replication.ResyncComparing || s.State == replication.ResyncCommitting
 }
 
+// awaitsMerge says that it has committed and that the replica's merge is not known to be done.
+func (s *Resync) awaitsMerge() bool {
+	return s.State == replication.ResyncCommitted || s.State == replication.ResyncMerging
+}
+
 // voids says that the baseline it began on is gone and nothing has taken its place.
 func (s *Resync) voids() bool { return s.running() && s.Kind == replication.KindResync }
 

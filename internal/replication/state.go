@@ -96,13 +96,14 @@ var resyncStateNames = [...]string{
 
 func (s ResyncState) String() string { return name(resyncStateNames[:], uint8(s)) }
 
-// resyncNext is what may follow what. A commit in doubt may turn out not to have happened.
+// resyncNext is what may follow what. A commit in doubt may turn out not to have happened, and what was committed
+// fails only where the replica lost it before its merge was done.
 var resyncNext = map[ResyncState][]ResyncState{
 	ResyncScheduled:  {ResyncComparing, ResyncCancelled, ResyncFailed},
 	ResyncComparing:  {ResyncComparing, ResyncCommitting, ResyncDone, ResyncCancelled, ResyncFailed},
 	ResyncCommitting: {ResyncComparing, ResyncCommitted, ResyncFailed},
-	ResyncCommitted:  {ResyncMerging, ResyncDone},
-	ResyncMerging:    {ResyncDone},
+	ResyncCommitted:  {ResyncMerging, ResyncDone, ResyncFailed},
+	ResyncMerging:    {ResyncDone, ResyncFailed},
 }
 
 // CanBecome says whether a resync may go from s to next.
