@@ -73,7 +73,12 @@ func resyncInterrupted(r Record, found *failure.Error, wait time.Duration) event
 	if found.Reason == failure.ReasonImageInUse {
 		return of(r, event.TypeImageInUse, found.Disk, fullStop(sentence(found)), map[string]string{"reason": found.Reason})
 	}
-	return naming(event.WillRetry(r.Name, found.Disk, found.Reason, fullStop(sentence(found)), wait.Round(time.Second)), r)
+	return naming(event.WillRetry(r.Name, found.Disk, found.Reason, fullStop(sentence(found)), wholeSeconds(wait)), r)
+}
+
+// wholeSeconds rounds a wait up: a short one is not none.
+func wholeSeconds(wait time.Duration) time.Duration {
+	return (wait + time.Second - 1).Truncate(time.Second)
 }
 
 func resyncRecovered(r Record, attempts int) event.Event {

@@ -3,6 +3,7 @@ package relationship
 import (
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -323,5 +324,21 @@ func TestHealthReasons(t *testing.T) {
 				t.Errorf("no reason %s in %+v", test.code, reasons)
 			}
 		})
+	}
+}
+
+func TestAShortWaitIsNotToldAsNone(t *testing.T) {
+	away := failure.New(failure.Unreachable, failure.ReasonReplicaUnreachable, "the replica is away")
+	running := reach(t, ready(), "start initial", "begin")
+	for wait, want := range map[time.Duration]string{
+		time.Nanosecond: "1s", 300 * time.Millisecond: "1s", time.Second: "1s", 1200 * time.Millisecond: "2s", time.Minute: "1m0s",
+	} {
+		_, events, err := running.interrupted(away, wait, nil)
+		if err != nil || len(events) != 1 {
+			t.Fatalf("%d events, %v", len(events), err)
+		}
+		if told := events[0]; !strings.HasSuffix(told.Message, "It is tried again in "+want+".") || told.Details["retry_in"] != want {
+			t.Errorf("a wait of %v: %s (%s)", wait, told.Message, told.Details["retry_in"])
+		}
 	}
 }
