@@ -65,7 +65,8 @@ func (r Record) done(now time.Time) (Record, []event.Event, error) {
 		return r, nil, err
 	}
 	blocks, bytes := r.Resync.differing()
-	return r.ended(now, "", fmt.Sprintf("proven equal; %s differed, %d bytes were sent", count(blocks, "block"), bytes))
+	return r.ended(now, "", fmt.Sprintf("proven equal; %s differed, %s sent",
+		event.Count(blocks, "block"), event.Count(bytes, "byte")))
 }
 
 // verified ends a verify: equal renews the proof, differing is a cause.
@@ -92,7 +93,7 @@ func (r Record) verified(now time.Time, outcome resync.Outcome, figures []resync
 		return r.ended(now, "", "equal")
 	}
 	blocks, bytes := r.Resync.differing()
-	result := fmt.Sprintf("the replica differs: %s, %s", count(blocks, "block"), count(bytes, "byte"))
+	result := fmt.Sprintf("the replica differs: %s, %s", event.Count(blocks, "block"), event.Count(bytes, "byte"))
 	r.Statistics.Failed++
 	r.setCause(now, replication.CauseProofFailed, r.Resync.firstDiffering(), "a verify found that "+result)
 	r, events, err := r.ended(now, failure.ReasonProofFailed, result)

@@ -17,7 +17,7 @@ import (
 func created(r Record) event.Event {
 	disks := int64(len(r.Disks))
 	return event.New(event.TypeCreated, r.Name, "",
-		fmt.Sprintf("Replication to %s was enabled for %s.", r.Spec.ReplicaAddress, count(disks, "disk")),
+		fmt.Sprintf("Replication to %s was enabled for %s.", r.Spec.ReplicaAddress, event.Count(disks, "disk")),
 		map[string]string{"replica": r.Spec.ReplicaAddress, "disks": strconv.FormatInt(disks, 10)})
 }
 
@@ -83,7 +83,7 @@ func wholeSeconds(wait time.Duration) time.Duration {
 
 func resyncRecovered(r Record, attempts int) event.Event {
 	return of(r, event.TypeResyncRecovered, "",
-		fmt.Sprintf("The %s goes on after %s.", kindWord(r.Resync.Kind), count(int64(attempts), "failed attempt")),
+		fmt.Sprintf("The %s goes on after %s.", kindWord(r.Resync.Kind), event.Count(int64(attempts), "failed attempt")),
 		map[string]string{"attempts": strconv.Itoa(attempts)})
 }
 
@@ -137,14 +137,6 @@ func resultWord(s *Resync) string {
 	default:
 		return event.ResultFailed
 	}
-}
-
-// count is a number of things, of which noun names one.
-func count(n int64, noun string) string {
-	if n == 1 {
-		return "1 " + noun
-	}
-	return strconv.FormatInt(n, 10) + " " + noun + "s"
 }
 
 // fullStop makes a sentence of a failure's message.

@@ -1,6 +1,9 @@
 package event
 
-import "strings"
+import (
+	"strconv"
+	"strings"
+)
 
 // The types of events.
 const (
@@ -128,6 +131,14 @@ func New(typ, vm, disk, message string, details map[string]string) Event {
 	return Event{
 		ID: known.id, Severity: severity, Type: typ, VM: vm, Disk: disk, Message: sentence(message), Details: details,
 	}
+}
+
+// Count is a number of things, of which noun names one: "1 block", "2 blocks".
+func Count(n int64, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return strconv.FormatInt(n, 10) + " " + noun + "s"
 }
 
 // sentence is text with an end: others' messages may have none.

@@ -37,8 +37,8 @@ func ResyncStarted(kind replication.ResyncKind, vm, disk string, start, end int6
 
 // ResyncFinished is the end of a resync of one disk.
 func ResyncFinished(kind replication.ResyncKind, vm, disk string, f Figures) Event {
-	message := fmt.Sprintf("The %s of disk %s ended (%s) after %s: %d blocks, %d bytes were sent.",
-		kindWords[kind].noun, disk, f.Result, f.Duration, f.BlocksSent, f.Bytes)
+	message := fmt.Sprintf("The %s of disk %s ended (%s) after %s: %s, %s sent.", kindWords[kind].noun, disk, f.Result,
+		f.Duration, Count(f.BlocksSent, "block"), Count(f.Bytes, "byte"))
 	return New(Finished(kind), vm, disk, message, map[string]string{
 		"blocks_sent": strconv.FormatInt(f.BlocksSent, 10), "bytes": strconv.FormatInt(f.Bytes, 10),
 		"duration": f.Duration.String(), "result": f.Result,
@@ -50,7 +50,7 @@ func VerifyFinished(vm, disk string, blocksDiffering int64, duration time.Durati
 	result, message := ResultEqual, fmt.Sprintf("Disk %s and its replica are equal, proven in %s.", disk, duration)
 	if blocksDiffering > 0 {
 		result = ResultDifferent
-		message = fmt.Sprintf("Disk %s and its replica differ in %d blocks.", disk, blocksDiffering)
+		message = fmt.Sprintf("Disk %s and its replica differ in %s.", disk, Count(blocksDiffering, "block"))
 	}
 	return New(TypeVerifyFinished, vm, disk, message, map[string]string{
 		"blocks_differing": strconv.FormatInt(blocksDiffering, 10), "duration": duration.String(), "result": result,
