@@ -9,54 +9,43 @@ import (
 	"vmreplica/agent-replica/chain"
 	"vmreplica/internal/disk"
 	"vmreplica/internal/disk/imagelock"
+	"vmreplica/internal/disk/pagecache"
 	"vmreplica/internal/disk/raw"
 	"vmreplica/internal/durable"
 	"vmreplica/internal/failure"
 	"vmreplica/internal/replication"
 )
 
-// Vacant answers BASE_EXISTS when something lies where a base of that size is to be made, but for a file without
-// content that an interrupted creation left.
-func (s *Storage) Vacant(file string, size int64) error {
-	info, err := s.root.Stat(file)
+// Vacant answers BASE_EXISTS when anything lies where a base is to be made.
+func (s *Storage) Vacant(file string) error {
+	_, err := s.root.Stat(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
 		return s.fault(err, file)
 	}
-	if info.Mode().IsRegular() && (info.Size() == 0 || info.Size() == size) {
-		blank, err := s.blank(file)
-		if blank || err != nil {
-			return s.fault(err, file)
-		}
-	}
+	return s.occupied(file)
+}
+
+func (s *Storage) occupied(file string) error {
 	return failure.New(failure.Exists, failure.ReasonBaseExists, "%s exists on the replica", s.Path(file)).
 		Try("Adopt it with --use-existing, or move it away.")
 }
 
-// blank says whether a file has no data at all.
-func (s *Storage) blank(file string) (bool, error) {
-	opened, err := s.root.Open(file, durable.ReadOnly)
-	if err != nil {
-		return false, err
-	}
-	_, _, err = opened.SeekData(0)
-	return errors.Is(err, io.EOF), opened.Close()
-}
-
-// CreateBase makes a sparse base that reads as zeros, where Vacant allows it.
-func (s *Storage) CreateBase(file string, size int64) error {
-	if err := s.Vacant(file, size); err != nil {
-		return err
-	}
+// CreateBase makes a sparse base that reads as zeros. BASE_EXISTS when something lies there, but for what the caller
+// knows to have begun itself: with begun, a file without content, empty or of that size, is completed.
+func (s *Storage) CreateBase(file string, size int64, begun bool) error {
 	directory := path.Dir(file)
 	if err := s.root.Mkdir(directory); err != nil {
 		return s.fault(err, file)
 	}
 	created, err := s.root.Create(file)
 	if errors.Is(err, fs.ErrExist) {
-		created, err = s.root.Open(file, durable.ReadWrite)
+		if !begun {
+			return s.occupied(file)
+		}
+		created, err = s.reopenBegun(file, size)
 	}
 	if err != nil {
 		return s.fault(err, file)
@@ -68,6 +57,36 @@ func (s *Storage) CreateBase(file string, size int64) error {
 		return s.fault(err, file)
 	}
 	return s.fault(s.root.Sync(directory), file)
+}
+
+// reopenBegun opens and locks a file without content, empty or of that size.
+func (s *Storage) reopenBegun(file string, size int64) (durable.File, error) {
+	opened, err := s.root.Open(file, durable.ReadWrite)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.checkBlank(opened, file, size); err != nil {
+		return nil, errors.Join(err, opened.Close())
+	}
+	return opened, nil
+}
+
+func (s *Storage) checkBlank(opened durable.File, file string, size int64) error {
+	if err := s.lock(opened, file); err != nil {
+		return err
+	}
+	held, err := opened.Size()
+	if err != nil {
+		return err
+	}
+	_, _, err = opened.SeekData(0)
+	switch {
+	case err != nil && !errors.Is(err, io.EOF):
+		return err
+	case err == nil || held != 0 && held != size:
+		return s.occupied(file)
+	}
+	return nil
 }
 
 // OpenBase opens and locks a base for writing. REPLICA_RECORD_MISMATCH when its stamp is not b.Stamp, unless that is
@@ -101,7 +120,7 @@ func (s *Storage) openBase(b chain.Base, sectorSize int) (disk.Image, error) {
 		return nil, s.fault(err, b.File)
 	}
 	options := raw.Options{Path: s.Path(b.File), SectorSize: sectorSize, Access: imagelock.Write}
-	opened, err := raw.Open(file, options)
+	opened, err := raw.Open(pagecache.Once(file), options)
 	if err != nil {
 		return nil, s.fault(err, b.File)
 	}
@@ -127,6 +146,23 @@ func (s *Storage) Stamp(b chain.Base) (disk.Stamp, error) {
 		return disk.Stamp{}, s.fault(err, b.File)
 	}
 	stamp, err := stampFile(file)
+	return stamp, s.fault(errors.Join(err, file.Close()), b.File)
+}
+
+// Settle makes a base durable with its times, so that a loss of power cannot take its stamp back, and answers it. What
+// was written through another opening is flushed there before, where a failed sync is known. A device keeps no times.
+func (s *Storage) Settle(b chain.Base) (disk.Stamp, error) {
+	if b.Device != "" {
+		return s.devices.Stamp(b.Device)
+	}
+	file, err := s.root.Open(b.File, durable.ReadOnly)
+	if err != nil {
+		return disk.Stamp{}, s.fault(err, b.File)
+	}
+	var stamp disk.Stamp
+	if err = durable.SyncTimes(file); err == nil {
+		stamp, err = stampFile(file)
+	}
 	return stamp, s.fault(errors.Join(err, file.Close()), b.File)
 }
 

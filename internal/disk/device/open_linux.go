@@ -10,6 +10,7 @@ import (
 
 	"vmreplica/internal/disk"
 	"vmreplica/internal/disk/imagelock"
+	"vmreplica/internal/disk/pagecache"
 	"vmreplica/internal/durable"
 	"vmreplica/internal/failure"
 )
@@ -26,7 +27,7 @@ func Open(path string, access imagelock.Access) (*Disk, error) {
 	if err != nil {
 		return nil, err
 	}
-	d, err := newDisk(durable.NewFile(file), file, path, access)
+	d, err := newDisk(pagecache.Once(durable.NewFile(file)), file, path, access)
 	if err != nil {
 		return nil, errors.Join(err, file.Close())
 	}

@@ -19,6 +19,7 @@ import (
 	"vmreplica/internal/disk"
 	"vmreplica/internal/disk/device"
 	"vmreplica/internal/disk/imagelock"
+	"vmreplica/internal/disk/pagecache"
 	"vmreplica/internal/disk/raw"
 	"vmreplica/internal/durable"
 	"vmreplica/internal/failure"
@@ -98,7 +99,7 @@ func (i *Images) Open(path string, format replication.Format, access imagelock.A
 	if err != nil {
 		return nil, cannotOpen(path, err)
 	}
-	return opened(raw.Open(file, raw.Options{Path: path, Access: access}))
+	return opened(raw.Open(pagecache.Once(file), raw.Options{Path: path, Access: access}))
 }
 
 // opened keeps a nil disk from becoming an image that is not nil.

@@ -1,0 +1,64 @@
+package pagecache
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"vmreplica/internal/durable"
+)
+
+const hostFileBytes = 256 << 20
+
+// TestTheHostsCache reads a file on a filesystem of a disk once when it is cold and once when it is warm.
+func TestTheHostsCache(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "image")
+	must(t, os.WriteFile(path, make([]byte, hostFileBytes), 0o600))
+	file, err := os.OpenFile(path, os.O_RDWR, 0)
+	must(t, err)
+	must(t, file.Sync())
+	host := hostCache{fd: file.Fd()}
+	host.drop(0, hostFileBytes)
+	if !host.cold(0, hostFileBytes) {
+		t.Fatal("the page cache keeps a file that was dropped: the test needs a directory on a disk (TMPDIR)")
+	}
+	readOnce(t, path)
+	if !host.cold(0, hostFileBytes) {
+		t.Error("what was cold is cached after the pass")
+	}
+	readAll(t, durable.NewFile(file))
+	readOnce(t, path)
+	if host.cold(0, hostFileBytes) {
+		t.Error("what was warm is gone after the pass")
+	}
+	must(t, file.Close())
+}
+
+// readOnce reads through a pass of its own.
+func readOnce(t *testing.T, path string) {
+	t.Helper()
+	file, err := os.OpenFile(path, os.O_RDWR, 0)
+	must(t, err)
+	must(t, unix.Fadvise(int(file.Fd()), 0, 0, unix.FADV_SEQUENTIAL))
+	once := Once(durable.NewFile(file))
+	readAll(t, once)
+	must(t, once.Close())
+}
+
+func readAll(t *testing.T, f durable.File) {
+	t.Helper()
+	buffer := make([]byte, 1<<20)
+	for off := int64(0); off < hostFileBytes; off += int64(len(buffer)) {
+		_, err := f.ReadAt(buffer, off)
+		must(t, err)
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,34 @@
+package pagecache
+
+import (
+	"os"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// hostCache asks and advises the kernel. Advice that is refused costs speed only.
+type hostCache struct{ fd uintptr }
+
+// cold maps the range without touching it and asks which of its pages are in memory. The kernel tells only who may
+// write the file, or owns it; to others every page is.
+func (c hostCache) cold(off, n int64) bool {
+	mapped, err := unix.Mmap(int(c.fd), off, int(n), unix.PROT_NONE, unix.MAP_SHARED)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = unix.Munmap(mapped) }()
+	resident := make([]byte, (n+int64(os.Getpagesize())-1)/int64(os.Getpagesize()))
+	_, _, errno := unix.Syscall(unix.SYS_MINCORE, uintptr(unsafe.Pointer(unsafe.SliceData(mapped))), uintptr(n),
+		uintptr(unsafe.Pointer(unsafe.SliceData(resident))))
+	if errno != 0 {
+		return false
+	}
+	cached := 0
+	for _, page := range resident {
+		cached += int(page & 1)
+	}
+	return 2*cached < len(resident)
+}
+
+func (c hostCache) drop(off, n int64) { _ = unix.Fadvise(int(c.fd), off, n, unix.FADV_DONTNEED) }
