@@ -39,10 +39,29 @@ func (f *hostFile) Sync() error {
 	if f.failed != nil {
 		return f.failed
 	}
-	if err := syncContent(f.file); err != nil {
+	return f.synced(syncContent(f.file))
+}
+
+// synced remembers a failed sync. The caller holds syncMu.
+func (f *hostFile) synced(err error) error {
+	if err != nil {
 		f.failed = SyncFailed(&fs.PathError{Op: "sync", Path: f.file.Name(), Err: err})
 	}
 	return f.failed
+}
+
+// SyncTimes is Sync of a file's times as well, which File.Sync may leave behind. Where times mean nothing it is Sync.
+func SyncTimes(file File) error {
+	f, ok := file.(*hostFile)
+	if !ok {
+		return file.Sync()
+	}
+	f.syncMu.Lock()
+	defer f.syncMu.Unlock()
+	if f.failed != nil {
+		return f.failed
+	}
+	return f.synced(f.file.Sync())
 }
 
 // Truncate implements File.
