@@ -117,17 +117,13 @@ func (v *VM) checkBases(record Record) error {
 	return nil
 }
 
-// changedBase says how a base is not as this agent left it, and remembers the doubt; empty when it is, or when this
-// agent is writing it.
+// changedBase says how a base is not as this agent left or writes it, and remembers the doubt; empty when it is.
 func (v *VM) changedBase(d *Disk) (string, error) {
-	if d.Base.Stamp == (disk.Stamp{}) {
-		return "", nil
-	}
 	stamp, err := v.storage.Stamp(d.Base)
 	if err != nil {
 		return "", err
 	}
-	difference := d.Base.Stamp.Difference(stamp)
+	difference := d.Base.difference(stamp)
 	if difference == "" {
 		return "", nil
 	}
@@ -162,7 +158,7 @@ func (v *VM) settleDisk(d Disk, s settled) error {
 		if err := opened.Base().Flush(); err != nil {
 			return err
 		}
-		stamp, err := v.storage.Stamp(d.Base)
+		stamp, err := v.storage.Settle(d.Base)
 		s.stamps[d.ID] = stamp
 		return err
 	}
@@ -204,7 +200,7 @@ func (v *VM) Abort(transfer replication.ID) (Record, error) {
 }
 
 // StartMerge marks a disk's lowest layer; see Record.StartMerge. A base that another program has changed while it was
-// open is merged all the same, and the doubt is in the record then: from here on its stamp tells nothing.
+// open is merged all the same, and the doubt is in the record then: from here on its stamp tells less.
 func (v *VM) StartMerge(diskID string, bytes int64) (Record, error) {
 	v.turn.Lock()
 	defer v.turn.Unlock()
@@ -236,7 +232,7 @@ func (v *VM) FinishMerge(diskID string, m Merged) (Record, error) {
 	if err := v.reparent(d); err != nil {
 		return Record{}, failure.Locate(err, v.name, diskID)
 	}
-	stamp, err := v.storage.Stamp(d.Base)
+	stamp, err := v.storage.Settle(d.Base)
 	if err != nil {
 		return Record{}, failure.Locate(err, v.name, diskID)
 	}

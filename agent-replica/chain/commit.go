@@ -51,7 +51,8 @@ func (r *Record) commit(c Commit, s settled) error {
 		d := r.Disk(root.Disk)
 		d.Root, d.Doubt = root.Root, ""
 		if d.Base.Incomplete {
-			d.Base.Incomplete, d.Base.Stamp = false, s.stamps[d.ID]
+			d.Base.Incomplete = false
+			d.Base.settle(s.stamps[d.ID])
 		}
 		r.dropLayers(d, func(l Layer) bool { return l.State == Receiving && !s.written[d.ID] })
 		for i := range d.Layers {

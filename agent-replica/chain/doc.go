@@ -14,8 +14,12 @@
 //     nobody knows. A name in Garbage is not made anew before its deletion is durable.
 //   - A layer is merged only when it is the lowest, and committed layers are never changed but for the parent in
 //     their header.
-//   - A base carries the stamp of its last change by this agent, or none while this agent writes it. Another
-//     stamp found is a doubt: it is remembered until a transfer has proven the whole disk.
+//   - A base carries the stamp with which this agent last settled it: prepared it, committed or merged into it, or
+//     closed it. Another stamp found is a doubt: it is remembered until a transfer has proven the whole disk.
+//   - A base is marked before this agent writes to it and settled after. Found marked when it is opened, it was
+//     written when the agent was killed. Of an incomplete one nothing that was proven is trusted then: the pass
+//     begins again, and what was received stays. Under a merge only what the agent's own writes cannot change is
+//     compared; the merge writes again all that it covers.
 //   - A layer or base file that is missing is a fault; it is never made again.
 //   - At most MaxWaiting committed layers wait on a disk; with the receiving one its depth is at most three.
 //

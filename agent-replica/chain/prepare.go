@@ -3,6 +3,7 @@ package chain
 import (
 	"path"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -38,13 +39,36 @@ func (r *Registry) CheckPrepare(p Prepare) error {
 	if _, done, err := r.preparedBefore(p); done || err != nil {
 		return err
 	}
+	before, err := r.begun(p.VM)
+	if err != nil {
+		return err
+	}
 	record := p.record()
 	for _, d := range record.Disks {
-		if err := r.checkPlace(d, p.UseExisting); err != nil {
+		if err := r.checkPlace(d, p.UseExisting, before); err != nil {
 			return failure.Locate(err, p.VM, d.ID)
 		}
 	}
 	return nil
+}
+
+// begun is the VM's record whose preparation never ended; an empty one when there is none.
+func (r *Registry) begun(vm string) (Record, error) {
+	record, err := r.table.Get(vm)
+	switch {
+	case err != nil && failure.Find(err).Reason == failure.ReasonNotFound:
+		return Record{}, nil
+	case err != nil:
+		return Record{}, err
+	case record.Prepared:
+		return Record{}, nil
+	}
+	return record, nil
+}
+
+// makes says whether this unfinished record was to make a base of that name: what lies there may be its own.
+func (r *Record) makes(base Base) bool {
+	return slices.ContainsFunc(r.Disks, func(d Disk) bool { return d.Base.Incomplete && d.Base.File == base.File })
 }
 
 // Prepare makes the record and its bases. For the same uid it may be repeated: what is complete stays. A record
@@ -59,13 +83,17 @@ func (r *Registry) Prepare(p Prepare) (Record, error) {
 	vm := r.VM(p.VM)
 	vm.turn.Lock()
 	defer vm.turn.Unlock()
+	before, err := r.begun(p.VM)
+	if err != nil {
+		return Record{}, err
+	}
 	record, err := r.startPrepare(p)
 	if err != nil {
 		return Record{}, err
 	}
 	stamps := make([]disk.Stamp, len(record.Disks))
 	for i, d := range record.Disks {
-		if stamps[i], err = r.makePlace(d, p.UseExisting); err != nil {
+		if stamps[i], err = r.makePlace(d, p.UseExisting, before.makes(d.Base)); err != nil {
 			return Record{}, failure.Locate(err, p.VM, d.ID)
 		}
 	}
@@ -168,7 +196,7 @@ func (r *Registry) startPrepare(p Prepare) (Record, error) {
 	})
 }
 
-func (r *Registry) checkPlace(d Disk, existing bool) error {
+func (r *Registry) checkPlace(d Disk, existing bool, before Record) error {
 	if d.Base.Device != "" {
 		if err := r.checkDeviceFree(d); err != nil {
 			return err
@@ -177,7 +205,10 @@ func (r *Registry) checkPlace(d Disk, existing bool) error {
 	if existing || d.Base.Device != "" {
 		return r.checkBase(d)
 	}
-	return r.storage.Vacant(d.Base.File, d.SizeBytes)
+	if before.makes(d.Base) {
+		return nil
+	}
+	return r.storage.Vacant(d.Base.File)
 }
 
 // checkDeviceFree refuses a device that is another disk's base, under whatever name.
@@ -227,16 +258,18 @@ func (r *Registry) checkBase(d Disk) error {
 	return err
 }
 
-// makePlace makes a base or adopts it. An adopted one has a stamp from here on; one that the first copy will
-// write has none.
-func (r *Registry) makePlace(d Disk, existing bool) (disk.Stamp, error) {
+// makePlace makes a base, or goes on with one that was begun, or adopts what lies there, and answers its stamp.
+func (r *Registry) makePlace(d Disk, existing, begun bool) (disk.Stamp, error) {
+	var err error
 	if d.Base.Device == "" && !existing {
-		return disk.Stamp{}, r.storage.CreateBase(d.Base.File, d.SizeBytes)
+		err = r.storage.CreateBase(d.Base.File, d.SizeBytes, begun)
+	} else {
+		err = r.checkBase(d)
 	}
-	if err := r.checkBase(d); err != nil || !existing {
+	if err != nil {
 		return disk.Stamp{}, err
 	}
-	return r.storage.Stamp(d.Base)
+	return r.storage.Settle(d.Base)
 }
 
 // place is where an operator finds a base.

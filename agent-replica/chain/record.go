@@ -69,8 +69,11 @@ type Base struct {
 	// Lost says in words what a failed sync left unknown of an incomplete base, whose transfer is discarded; such a
 	// base is never gone on with.
 	Lost string
-	// Stamp is the base's when this agent last closed or finished writing it; the zero Stamp while it is written.
+	// Stamp is the base's when this agent last settled it: prepared it, committed or merged into it, or closed it.
 	Stamp disk.Stamp
+	// Writing is set before this agent writes to the base and taken back when it has settled it. Set on a base that
+	// is not open it says that the agent has not ended in order.
+	Writing bool
 }
 
 // LayerState is how far a layer is.

@@ -5,11 +5,11 @@ import "vmreplica/internal/disk"
 // Storage makes, opens and deletes the files that records name. Names are below the storage directory; failures
 // carry the path an operator would look for.
 type Storage interface {
-	// Vacant answers BASE_EXISTS when something lies where a base of that size is to be made, but for a file
-	// without content that an interrupted creation left.
-	Vacant(file string, size int64) error
-	// CreateBase makes a sparse base that reads as zeros, durably, where Vacant allows it.
-	CreateBase(file string, size int64) error
+	// Vacant answers BASE_EXISTS when anything lies where a base is to be made.
+	Vacant(file string) error
+	// CreateBase makes a sparse base that reads as zeros, durably. BASE_EXISTS when something lies there, but for
+	// what the caller knows to have begun itself: with begun, a file without content is completed.
+	CreateBase(file string, size int64, begun bool) error
 	// Exists answers BASE_MISSING when the file is not there.
 	Exists(file string) error
 	// OpenBase opens and locks a base for writing. BASE_MISSING when it is not there, IMAGE_IN_USE when another
@@ -25,6 +25,8 @@ type Storage interface {
 	RemoveDirectory(directory string) error
 	// Stamp is a base's present stamp.
 	Stamp(b Base) (disk.Stamp, error)
+	// Settle makes a base durable with its times, so that a loss of power cannot take its stamp back, and answers it.
+	Settle(b Base) (disk.Stamp, error)
 	// Path is where an operator finds a file. It is never opened.
 	Path(file string) string
 }

@@ -6,8 +6,6 @@ import (
 	"time"
 
 	"vmreplica/blockdiff"
-	"vmreplica/internal/disk"
-	"vmreplica/internal/event"
 	"vmreplica/internal/failure"
 	"vmreplica/internal/replication"
 )
@@ -178,7 +176,8 @@ func (r *Record) AttachLayers(transfer replication.ID) error {
 	return nil
 }
 
-// TakeSession makes session the disk's only one that may write; STALE_SESSION unless it is higher than all before.
+// TakeSession makes session the disk's only one that may write; STALE_SESSION unless it is higher than all before. An
+// incomplete base is being written from here.
 func (r *Record) TakeSession(transfer replication.ID, diskID string, session uint64) error {
 	t, err := r.transferDisk(transfer, diskID)
 	if err != nil {
@@ -188,6 +187,9 @@ func (r *Record) TakeSession(transfer replication.ID, diskID string, session uin
 		return staleSession(session, t.Session).On(r.VM, diskID)
 	}
 	t.Session = session
+	if base := &r.Disk(diskID).Base; base.Incomplete {
+		base.Writing = true
+	}
 	return nil
 }
 
@@ -285,54 +287,6 @@ func (r *Record) ForgetGarbage(files []string) {
 	r.Garbage = slices.DeleteFunc(r.Garbage, func(f string) bool { return slices.Contains(files, f) })
 }
 
-// StartMerge marks the lowest layer of a disk, which holds bytes: from here the base is being written. Repeating it
-// changes nothing.
-func (r *Record) StartMerge(diskID string, bytes int64) error {
-	d, err := r.mergeable(diskID, Committed, Merging)
-	if err != nil {
-		return err
-	}
-	if d.Layers[0].State == Committed {
-		r.tell(event.MergeStarted(r.VM, diskID, bytes))
-	}
-	d.Layers[0].State = Merging
-	d.Base.Stamp = disk.Stamp{}
-	return nil
-}
-
-// Merged is what a merge did.
-type Merged struct {
-	// Bytes of the layer, and how long the merge took since this agent took it up.
-	Bytes    int64
-	Duration time.Duration
-}
-
-// FinishMerge takes the merged layer out of the table; its file becomes garbage. The base holds all of it,
-// durably, and stamp is the base's from now on.
-func (r *Record) FinishMerge(diskID string, stamp disk.Stamp, m Merged) error {
-	d, err := r.mergeable(diskID, Merging)
-	if err != nil {
-		return err
-	}
-	r.discard(d.Layers[0].File)
-	d.Layers = slices.Clone(d.Layers[1:])
-	d.Base.Stamp = stamp
-	r.tell(event.MergeFinished(r.VM, diskID, m.Bytes, m.Duration))
-	return nil
-}
-
-func (r *Record) mergeable(diskID string, states ...LayerState) (*Disk, error) {
-	d := r.Disk(diskID)
-	switch {
-	case r.Releasing:
-		return nil, releasing().On(r.VM, diskID)
-	case d == nil || len(d.Layers) == 0 || !slices.Contains(states, d.Layers[0].State):
-		return nil, failure.New(failure.Precondition, failure.ReasonWrongState, "there is no layer to merge").
-			On(r.VM, diskID)
-	}
-	return d, nil
-}
-
 // RaiseTerm raises the record's term; a lower one is refused with STALE_TERM.
 func (r *Record) RaiseTerm(term uint64) error {
 	if term < r.Term {
@@ -341,24 +295,5 @@ func (r *Record) RaiseTerm(term uint64) error {
 			Try("Roles have changed since; this primary must not send any more.")
 	}
 	r.Term = term
-	return nil
-}
-
-// Doubt remembers that a base is not as this agent left it. It stands until a commit has proven the whole disk.
-// The pass of an open transfer begins again under a new session, because what it proved lay on another base.
-func (r *Record) Doubt(diskID, found string, stamp disk.Stamp) error {
-	d := r.Disk(diskID)
-	if d == nil {
-		return failure.New(failure.NotFound, failure.ReasonNotFound, "the replica has no such disk").On(r.VM, diskID)
-	}
-	if d.Doubt == "" {
-		d.Doubt = found
-		r.tell(event.ResyncRequired(r.VM, diskID, replication.CauseReplicaRecordMismatch, found))
-	}
-	d.Base.Stamp = stamp
-	if t := r.Cursor(diskID); t != nil {
-		t.restart()
-		t.Session++
-	}
 	return nil
 }

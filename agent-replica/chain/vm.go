@@ -4,7 +4,6 @@ import (
 	"errors"
 	"sync"
 
-	"vmreplica/internal/disk"
 	"vmreplica/internal/failure"
 )
 
@@ -80,7 +79,7 @@ func (v *VM) Acquire() error {
 	return nil
 }
 
-// Release ends an acquisition; the last one closes the disks.
+// Release ends an acquisition; the last one settles the bases that were written and closes the disks.
 func (v *VM) Release() error {
 	v.turn.Lock()
 	defer v.turn.Unlock()
@@ -88,9 +87,10 @@ func (v *VM) Release() error {
 	if v.users > 0 {
 		return nil
 	}
+	err := v.settleBases()
 	disks := v.disks
 	v.setDisks(nil)
-	return closeDisks(disks)
+	return errors.Join(err, closeDisks(disks))
 }
 
 // Disk is one open disk; WRONG_STATE when the VM is not acquired, NOT_FOUND when it has no such disk.
@@ -134,83 +134,4 @@ func (v *VM) openDisks() (map[string]*Open, error) {
 		disks[d.ID] = opened
 	}
 	return disks, nil
-}
-
-// openDisk opens a disk. The stamp is looked at once more under the lock that the opening took: what it then is
-// becomes the record's, with the doubt.
-func (v *VM) openDisk(d Disk) (*Open, error) {
-	opened, err := OpenDisk(v.storage, d)
-	if err == nil || failure.Find(err).Reason != failure.ReasonReplicaRecord {
-		return opened, err
-	}
-	doubt := failure.Find(err).Message
-	known := d.Base.Stamp
-	d.Base.Stamp = disk.Stamp{}
-	if opened, err = OpenDisk(v.storage, d); err != nil {
-		return nil, err
-	}
-	if err := v.noteDoubt(d.ID, known, doubt); err != nil {
-		return nil, errors.Join(err, opened.Close())
-	}
-	return opened, nil
-}
-
-// noteDoubt remembers that the base's stamp is not known any more, unless the record has moved on meanwhile.
-func (v *VM) noteDoubt(diskID string, known disk.Stamp, found string) error {
-	record, err := v.Record()
-	if err != nil {
-		return err
-	}
-	held := record.Disk(diskID)
-	if held == nil || held.Base.Stamp != known {
-		return nil
-	}
-	stamp, err := v.storage.Stamp(held.Base)
-	if err != nil {
-		return err
-	}
-	_, err = v.Update(func(r *Record) error { return r.Doubt(diskID, found, stamp) })
-	return err
-}
-
-// Doubts says, for each disk in the record's order, how its files are not as this agent left them; empty when
-// they are. A changed base is remembered until a transfer has proven the disk.
-func (v *VM) Doubts() ([]string, error) {
-	v.turn.Lock()
-	defer v.turn.Unlock()
-	record, err := v.Record()
-	if err != nil {
-		return nil, err
-	}
-	doubts := make([]string, len(record.Disks))
-	for i := range record.Disks {
-		if doubts[i], err = v.doubt(&record.Disks[i]); err != nil {
-			return nil, failure.Locate(err, v.name, record.Disks[i].ID)
-		}
-	}
-	return doubts, nil
-}
-
-func (v *VM) doubt(d *Disk) (string, error) {
-	for _, layer := range d.Layers {
-		if err := v.storage.Exists(layer.File); err != nil {
-			return failure.Find(err).Message, nil
-		}
-	}
-	stamp, err := v.storage.Stamp(d.Base)
-	if err != nil {
-		return failure.Find(err).Message, nil
-	}
-	changed := ""
-	if d.Base.Stamp != (disk.Stamp{}) {
-		changed = d.Base.Stamp.Difference(stamp)
-	}
-	if changed == "" {
-		return d.Doubt, nil
-	}
-	found := "the base was changed while the agent had it closed: " + changed
-	if d.Doubt != "" {
-		found = d.Doubt
-	}
-	return found, v.noteDoubt(d.ID, d.Base.Stamp, found)
 }

@@ -290,6 +290,8 @@ func (s lateFlush) OpenBase(b chain.Base, sectorSize int) (disk.Disk, error) {
 	return lateBase{base}, err
 }
 
+func (s lateFlush) Settle(b chain.Base) (disk.Stamp, error) { return s.Storage.Stamp(b) }
+
 type lateBase struct{ disk.Disk }
 
 func (lateBase) Flush() error { return nil }

@@ -8,10 +8,11 @@
 // the start or from where an earlier attempt had flushed, ends the same. Within a disk the lowest layer goes
 // first.
 //
-//	record: the layer is merging, the base's stamp is unknown
+//	record: the layer is merging, the base is being written
 //	copy every extent that the layer holds into the base
 //	flush the base
 //	give the layer above, when it is committed, the base as its parent
+//	settle the base: its times are durable as well
 //	record: the layer is gone, its files are garbage, the base has its new stamp
 //	delete the garbage; sync the directory
 //	record: the garbage is gone

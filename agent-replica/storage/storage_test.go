@@ -46,7 +46,7 @@ func wantReason(t *testing.T, what string, err error, want string) {
 func TestABaseIsMadeOnceAndSparse(t *testing.T) {
 	s, dir := openTest(t)
 	const size = 1 << 40
-	if err := s.CreateBase("p/web01/root", size); err != nil {
+	if err := s.CreateBase("p/web01/root", size, false); err != nil {
 		t.Fatal(err)
 	}
 	info, err := os.Stat(filepath.Join(dir, "p/web01/root"))
@@ -56,25 +56,28 @@ func TestABaseIsMadeOnceAndSparse(t *testing.T) {
 	if bytes, err := s.Allocated("p/web01/root"); err != nil || bytes > 1<<20 {
 		t.Errorf("a sparse base takes %d bytes, %v", bytes, err)
 	}
-	if err := s.CreateBase("p/web01/root", size); err != nil {
+	wantReason(t, "a base without content of somebody else", s.CreateBase("p/web01/root", size, false), failure.ReasonBaseExists)
+	wantReason(t, "something", s.Vacant("p/web01/root"), failure.ReasonBaseExists)
+	if err := s.CreateBase("p/web01/root", size, true); err != nil {
 		t.Errorf("an empty base that an interrupted creation left: %v", err)
 	}
 	base, err := s.OpenBase(chain.Base{File: "p/web01/root"}, 512)
 	if err != nil {
 		t.Fatal(err)
 	}
+	wantReason(t, "a base in use", s.CreateBase("p/web01/root", size, true), failure.ReasonImageInUse)
 	if _, err := base.WriteAt([]byte{1}, 1<<30); err != nil {
 		t.Fatal(err)
 	}
 	if err := errors.Join(base.Flush(), base.Close()); err != nil {
 		t.Fatal(err)
 	}
-	err = s.CreateBase("p/web01/root", size)
+	err = s.CreateBase("p/web01/root", size, true)
 	wantReason(t, "a base with content", err, failure.ReasonBaseExists)
 	if !strings.Contains(err.Error(), filepath.Join(dir, "p/web01/root")) {
 		t.Errorf("%q does not name the path", err)
 	}
-	wantReason(t, "another size", s.CreateBase("p/web01/root", size*2), failure.ReasonBaseExists)
+	wantReason(t, "another size", s.CreateBase("p/web01/root", size*2, true), failure.ReasonBaseExists)
 }
 
 func TestAHalfMadeBaseIsCompleted(t *testing.T) {
@@ -85,7 +88,7 @@ func TestAHalfMadeBaseIsCompleted(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "p/web01/root"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.CreateBase("p/web01/root", 1<<20); err != nil {
+	if err := s.CreateBase("p/web01/root", 1<<20, true); err != nil {
 		t.Fatal(err)
 	}
 	if info, err := os.Stat(filepath.Join(dir, "p/web01/root")); err != nil || info.Size() != 1<<20 {
@@ -180,7 +183,7 @@ func TestABaseThatAnotherProgramChangedIsNoticed(t *testing.T) {
 
 func TestAnOpenBaseIsLockedForWriting(t *testing.T) {
 	s, dir := openTest(t)
-	if err := s.CreateBase("root", 1<<20); err != nil {
+	if err := s.CreateBase("root", 1<<20, false); err != nil {
 		t.Fatal(err)
 	}
 	base, err := s.OpenBase(chain.Base{File: "root"}, 512)
@@ -206,7 +209,7 @@ func TestAnOpenBaseIsLockedForWriting(t *testing.T) {
 
 func TestALayerIsAnOverlayThatIsNeverMadeTwice(t *testing.T) {
 	s, dir := openTest(t)
-	if err := s.CreateBase("web/root", 1<<20); err != nil {
+	if err := s.CreateBase("web/root", 1<<20, false); err != nil {
 		t.Fatal(err)
 	}
 	layer, err := s.CreateLayer("web/root.0a.qcow2", 1<<20)
@@ -247,7 +250,7 @@ func TestALayerIsAnOverlayThatIsNeverMadeTwice(t *testing.T) {
 
 func TestRemoveIsRepeatable(t *testing.T) {
 	s, dir := openTest(t)
-	if err := s.CreateBase("web/root", 1<<20); err != nil {
+	if err := s.CreateBase("web/root", 1<<20, false); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {
@@ -261,7 +264,7 @@ func TestRemoveIsRepeatable(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(dir, "web")); !os.IsNotExist(err) {
 		t.Errorf("the directory is still there: %v", err)
 	}
-	if err := s.CreateBase("web/root", 1<<20); err != nil {
+	if err := s.CreateBase("web/root", 1<<20, false); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.RemoveDirectory("web"); err != nil {

@@ -1,0 +1,107 @@
+package chain
+
+import (
+	"vmreplica/internal/disk"
+	"vmreplica/internal/event"
+	"vmreplica/internal/failure"
+	"vmreplica/internal/replication"
+)
+
+// difference says how a base that now has this stamp is not as this agent left it; empty when it is. Of a base that
+// the agent writes, or was writing when it was killed, only that is known which its own writes do not change.
+func (b Base) difference(now disk.Stamp) string {
+	switch {
+	case b.Stamp == (disk.Stamp{}):
+		return ""
+	case b.Writing:
+		return b.Stamp.Difference(withoutWrites(b.Stamp, now))
+	default:
+		return b.Stamp.Difference(now)
+	}
+}
+
+// withoutWrites is now with what writing changes taken back to known: a file's times, unless they moved backwards; a
+// device's counter, unless it did within the same boot, and all that a host counts anew when it starts.
+func withoutWrites(known, now disk.Stamp) disk.Stamp {
+	if now.ModifiedNanoseconds >= known.ModifiedNanoseconds {
+		now.ModifiedNanoseconds, now.ChangedNanoseconds = known.ModifiedNanoseconds, known.ChangedNanoseconds
+	}
+	if now.BootID != known.BootID {
+		now.BootID, now.DiskSequence, now.SectorsWritten = known.BootID, known.DiskSequence, known.SectorsWritten
+	}
+	if now.SectorsWritten > known.SectorsWritten {
+		now.SectorsWritten = known.SectorsWritten
+	}
+	return now
+}
+
+func (b *Base) settle(stamp disk.Stamp) { b.Stamp, b.Writing = stamp, false }
+
+// SettleBase says that what was written to a base is durable and that stamp is the base's from now on.
+func (r *Record) SettleBase(diskID string, stamp disk.Stamp) error {
+	d := r.Disk(diskID)
+	if d == nil {
+		return failure.New(failure.NotFound, failure.ReasonNotFound, "the replica has no such disk").On(r.VM, diskID)
+	}
+	d.Base.settle(stamp)
+	return nil
+}
+
+// LoseBase says that a sync of a base has failed. What an incomplete one holds is unknown from here; a merge writes
+// all of its layer again.
+func (r *Record) LoseBase(diskID, why string) error {
+	d := r.Disk(diskID)
+	if d == nil || !d.Base.Incomplete {
+		return nil
+	}
+	if d.Base.Lost == "" {
+		d.Base.Lost = why
+	}
+	if r.Transfer != nil && r.Transfer.Failed == "" {
+		r.Transfer.Failed = why
+	}
+	return nil
+}
+
+// Doubt remembers that a base is not as this agent left it. It stands until a commit has proven the whole disk.
+// The pass of an open transfer begins again under a new session, because what it proved lay on another base.
+func (r *Record) Doubt(diskID, found string, stamp disk.Stamp) error {
+	d := r.Disk(diskID)
+	if d == nil {
+		return failure.New(failure.NotFound, failure.ReasonNotFound, "the replica has no such disk").On(r.VM, diskID)
+	}
+	if d.Doubt == "" {
+		d.Doubt = found
+		r.tell(event.ResyncRequired(r.VM, diskID, replication.CauseReplicaRecordMismatch, found))
+	}
+	d.Base.Stamp = stamp
+	if t := r.Cursor(diskID); t != nil {
+		t.restart()
+		t.Session++
+	}
+	return nil
+}
+
+// RestartBase says that an incomplete base is not as this agent settled it: another program has written to it, or
+// the agent itself before it was killed. What was received stays and what was proven is not trusted, so the pass
+// begins again under a new session.
+func (r *Record) RestartBase(diskID, found string, stamp disk.Stamp) error {
+	d := r.Disk(diskID)
+	if d == nil || !d.Base.Incomplete {
+		return failure.New(failure.Internal, failure.ReasonWrongState, "the base is not incomplete").On(r.VM, diskID)
+	}
+	if d.Base.Writing {
+		found = "this agent did not end in order while it wrote the base"
+	}
+	d.Base.settle(stamp)
+	t := r.Cursor(diskID)
+	if t == nil {
+		return nil
+	}
+	if t.Segment > 0 {
+		r.tell(event.PassRestarted(r.VM, diskID, found))
+	}
+	t.restart()
+	t.Session++
+	return nil
+}

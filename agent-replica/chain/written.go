@@ -1,0 +1,59 @@
+package chain
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"vmreplica/internal/disk"
+)
+
+// writtenBase is an open base that knows whether it was written to, and that asks for no sync after one has failed.
+type writtenBase struct {
+	disk.Disk
+	written atomic.Bool
+
+	mu     sync.Mutex
+	failed error
+}
+
+// WriteAt is the base's.
+func (b *writtenBase) WriteAt(p []byte, off int64) (int, error) {
+	b.written.Store(true)
+	return b.Disk.WriteAt(p, off)
+}
+
+// Zero is the base's.
+func (b *writtenBase) Zero(off, n int64) error {
+	b.written.Store(true)
+	return b.Disk.Zero(off, n)
+}
+
+// Unmap is the base's.
+func (b *writtenBase) Unmap(off, n int64) error {
+	b.written.Store(true)
+	return b.Disk.Unmap(off, n)
+}
+
+// Flush makes what was written durable. Its first error is final.
+func (b *writtenBase) Flush() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.failed == nil {
+		b.failed = b.Disk.Flush()
+	}
+	return b.failed
+}
+
+// ReadAhead passes the hint on.
+func (b *writtenBase) ReadAhead(off, n int64) {
+	if base, ok := b.Disk.(disk.ReadAheader); ok {
+		base.ReadAhead(off, n)
+	}
+}
+
+// lost says that a sync of the base has failed.
+func (b *writtenBase) lost() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.failed != nil
+}
