@@ -10,7 +10,7 @@ import (
 
 // Open is one disk with its base locked and its layers open.
 type Open struct {
-	base disk.Disk
+	base *writtenBase
 	view *View
 	// files are those of the layers, in the view's order. VM.turn guards their change.
 	files []string
@@ -28,7 +28,8 @@ func OpenDisk(s Storage, d Disk) (*Open, error) {
 			"the replica's base has %d bytes, its record says %d", base.Size(), d.SizeBytes)
 		return nil, errors.Join(mismatch, base.Close())
 	}
-	opened := &Open{base: base, view: newView(base, nil)}
+	written := &writtenBase{Disk: base}
+	opened := &Open{base: written, view: newView(written, nil)}
 	for _, layer := range d.Layers {
 		if err := opened.openLayer(s, layer.File); err != nil {
 			return nil, errors.Join(err, opened.Close())
