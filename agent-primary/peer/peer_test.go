@@ -197,6 +197,16 @@ func TestAnUnreachableReplicaIsRetryableWithARemedy(t *testing.T) {
 	}
 }
 
+func TestAnotherAgentAtTheAddressIsNotAnUnreachableReplica(t *testing.T) {
+	pair := newPair(t, "primary", &replica{hello: goodHello()})
+	_, err := pair.link(t).Hello(t.Context())
+	found := failure.Find(err)
+	if found.Class != failure.Precondition || found.Reason != failure.ReasonWrongRole || found.VM != "web01" ||
+		!strings.Contains(found.Message, "vmreplica/primary/host2") || !strings.Contains(found.Remedy, pair.address) {
+		t.Fatalf("got %#v", found)
+	}
+}
+
 func TestAnswersOutOfRangeAreRefused(t *testing.T) {
 	chain := make([]byte, 32)
 	cursor := func(disk string, segment int64, chain []byte) *replica {

@@ -7,7 +7,8 @@
 //
 // Invariants. A connection is made with the first call and again after it was lost. What a replica answers is
 // checked before anything is done with it: a number, length or name outside its bounds is a failure with reason
-// PROTOCOL_VIOLATION. Every error is a failure; one whose class is Unreachable may have been carried out or not.
+// PROTOCOL_VIOLATION. Every error is a failure; one whose class is Unreachable may have been carried out or not. An
+// agent that is believed and is no replica has reason WRONG_ROLE: it was asked nothing.
 // A stream that moves no byte for the progress timeout is ended with reason NO_PROGRESS.
 //
 // Nothing here is kept on disk.
@@ -35,6 +36,7 @@ import (
 const (
 	callTimeout            = 30 * time.Second
 	changeTimeout          = 5 * time.Minute
+	probeTimeout           = 5 * time.Second
 	DefaultProgressTimeout = 2 * time.Minute
 )
 
@@ -42,7 +44,7 @@ const (
 type Config struct {
 	// Dial prepares a connection to host:port whose other end must be a replica.
 	Dial func(address string) (*grpc.ClientConn, error)
-	// Probe goes the way to host:port as Dial would, for Test.
+	// Probe goes the way to host:port as Dial would, to say where it ends.
 	Probe func(ctx context.Context, address string) (transport.Probed, error)
 	// AgentVersion is told to the replica.
 	AgentVersion string
@@ -97,7 +99,28 @@ func (r *Replica) call(ctx context.Context, timeout time.Duration,
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	return r.translate(ctx, do(ctx, client))
+	err = r.translate(ctx, do(ctx, client))
+	if err != nil && failure.Find(err).Reason == failure.ReasonReplicaUnreachable {
+		if other := r.another(ctx); other != nil {
+			return other
+		}
+	}
+	return err
+}
+
+// another is the failure that a peer which shakes hands and is no replica makes; nil when it is not that which
+// keeps the replica from being reached.
+func (r *Replica) another(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	_, err := r.config.Probe(ctx, r.address)
+	var ended *transport.ProbeError
+	if !errors.As(err, &ended) || ended.Step != transport.StepRole {
+		return nil
+	}
+	return failure.New(failure.Precondition, failure.ReasonWrongRole, "no replica answers at %s: %w", r.address, ended.Err).
+		Try("Give the address of an agent-replica (vmreplica set VM --replica HOST:PORT), or that agent the certificate "+
+			"of a replica. Try: vmreplica test-connection %s", r.address)
 }
 
 // translate makes a failure of what a call answered, and notes whether the replica was reached.

@@ -106,6 +106,7 @@ type replica struct {
 	doubt     string
 	merges    int // how often it answers that layers still wait
 	down      bool
+	another   bool // an agent that is no replica answers at its address
 	loseReply bool // of the next commit
 	refuse    error
 	commits   int
@@ -142,6 +143,10 @@ func (l *link) enter() error {
 	if l.down {
 		l.mu.Unlock()
 		return unreachable()
+	}
+	if l.another {
+		l.mu.Unlock()
+		return failure.New(failure.Precondition, failure.ReasonWrongRole, "no replica answers there").Try("Give another address.")
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package relationship
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"vmreplica/internal/failure"
@@ -140,12 +141,20 @@ func trouble(r Record, l Live, now time.Time) []replication.HealthReason {
 		Code: l.Trouble.Reason, Health: replication.HealthWarning, Disk: l.Trouble.Disk, Since: l.TroubleSince,
 		Message: fullStop(l.Trouble.Message), Remedy: l.Trouble.Remedy,
 	}
-	full := l.Trouble.Reason == failure.ReasonStorageFull || l.Trouble.Reason == failure.ReasonQuotaExceeded
 	lasting := now.Sub(l.TroubleSince) > troubleCritical && l.Trouble.Reason != failure.ReasonImageInUse
-	if full || lasting && r.Active() != nil {
+	if slices.Contains(critical, l.Trouble.Reason) || lasting && r.Active() != nil {
 		reason.Health = replication.HealthCritical
 	}
+	if l.Trouble.Reason == failure.ReasonStaleTerm {
+		reason.Message = "Another host owns the virtual machine by now: " + l.Trouble.Message + "."
+		reason.Remedy = fmt.Sprintf("Find out where it is to run before it is started anywhere. If not here: vmreplica remove %s --force", r.Name)
+	}
 	return []replication.HealthReason{reason}
+}
+
+// critical are reasons that nothing but an operator mends, or that mean that this host's disks are not the newest.
+var critical = []string{
+	failure.ReasonStorageFull, failure.ReasonQuotaExceeded, failure.ReasonWrongRole, failure.ReasonStaleTerm,
 }
 
 func kindWord(kind replication.ResyncKind) string {

@@ -86,7 +86,8 @@ func splitNotes(kept []byte) []string {
 
 func removeRemedy(err error, vm string) error {
 	found := failure.Find(err).On(vm, "")
-	if found.Class != failure.Unreachable {
+	if found.Class != failure.Unreachable && found.Reason != failure.ReasonWrongRole &&
+		found.Reason != failure.ReasonStaleTerm {
 		return found
 	}
 	return found.Try("To end it here alone: vmreplica remove %s --force", vm)

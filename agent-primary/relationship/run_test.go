@@ -108,6 +108,32 @@ func TestAnUnreachableReplicaIsRetriedForeverAndSaysSo(t *testing.T) {
 	})
 }
 
+func TestAnotherAgentAtTheReplicasAddressIsAnAlarmAndAskedSeldom(t *testing.T) {
+	bubble(t, func(t *testing.T, p *pair) {
+		a := p.replicating()
+		defer a.stop()
+		p.replica.set(func(r *replica) { r.another = true })
+		p.begin(a, replication.KindResync)
+		for range 60 {
+			time.Sleep(time.Minute)
+			synctest.Wait()
+			if view := p.view(a); view.Trouble == nil || !strings.Contains(reasonCodes(view), "WRONG_ROLE:3") {
+				t.Fatalf("%v, %s", view.Trouble, reasonCodes(view))
+			}
+		}
+		if view := p.view(a); view.Attempts < 20 || view.Attempts > 60 {
+			t.Fatalf("%d attempts in an hour", view.Attempts)
+		}
+		p.replica.set(func(r *replica) { r.another = false })
+		time.Sleep(3 * time.Minute)
+		p.settle()
+		p.want(a, replication.Replicating)
+		if n := p.count(a, event.TypeResyncInterrupted); n != 1 {
+			t.Fatalf("%d interruptions were told of", n)
+		}
+	})
+}
+
 func TestAnImageInUseIsWaitedFor(t *testing.T) {
 	bubble(t, func(t *testing.T, p *pair) {
 		a := p.replicating()

@@ -292,6 +292,8 @@ func TestHealthReasons(t *testing.T) {
 	replicating := reach(t, ready(), copied...)
 	full := Live{Trouble: failure.New(failure.Exhausted, failure.ReasonStorageFull, "full"), TroubleSince: noon}
 	away := Live{Trouble: failure.New(failure.Unreachable, failure.ReasonReplicaUnreachable, "away"), TroubleSince: noon}
+	wrong := Live{Trouble: failure.New(failure.Precondition, failure.ReasonWrongRole, "a primary").Try("Set it."), looked: true}
+	stale := Live{Trouble: failure.New(failure.Precondition, failure.ReasonStaleTerm, "term 1 is behind"), looked: true}
 	running := reach(t, replicating, "start resync", "begin")
 	cases := map[string]struct {
 		record Record
@@ -310,6 +312,8 @@ func TestHealthReasons(t *testing.T) {
 		"replica full":         {running, full, noon, replication.HealthCritical, failure.ReasonStorageFull},
 		"away for a minute":    {running, away, noon.Add(time.Minute), replication.HealthWarning, failure.ReasonReplicaUnreachable},
 		"away for two hours":   {running, away, noon.Add(2 * time.Hour), replication.HealthCritical, failure.ReasonReplicaUnreachable},
+		"another agent there":  {replicating, wrong, noon, replication.HealthCritical, failure.ReasonWrongRole},
+		"another host owns it": {replicating, stale, noon, replication.HealthCritical, failure.ReasonStaleTerm},
 		"the last one failed":  {reach(t, running, "fail"), Live{}, noon, replication.HealthCritical, failure.ReasonImageMissing},
 		"void and suspended":   {reach(t, running, "fail", "suspend"), Live{}, noon, replication.HealthCritical, CodeResyncRequired},
 		"waiting for its turn": {running, Live{Waiting: true}, noon, replication.HealthWarning, CodeWaiting},
@@ -320,8 +324,13 @@ func TestHealthReasons(t *testing.T) {
 			if got := replication.Worst(reasons); got != test.want {
 				t.Errorf("health %v, want %v", got, test.want)
 			}
-			if !slices.ContainsFunc(reasons, func(r replication.HealthReason) bool { return r.Code == test.code && r.Message != "" }) {
-				t.Errorf("no reason %s in %+v", test.code, reasons)
+			at := slices.IndexFunc(reasons, func(r replication.HealthReason) bool { return r.Code == test.code && r.Message != "" })
+			if at < 0 {
+				t.Fatalf("no reason %s in %+v", test.code, reasons)
+			}
+			operators := []string{failure.ReasonWrongRole, failure.ReasonStaleTerm}
+			if slices.Contains(operators, test.code) && reasons[at].Remedy == "" {
+				t.Errorf("%s has no remedy", test.code)
 			}
 		})
 	}

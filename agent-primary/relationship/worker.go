@@ -131,16 +131,23 @@ func (w *worker) retrying(ctx context.Context, once func(context.Context) error,
 	}
 }
 
-// curable says whether waiting may help: what failure calls Retryable, and an image that a machine has open.
+// curable says whether waiting may help: what failure calls Retryable, an image that a machine has open, and
+// another agent where the replica is to be.
 func curable(err error) bool {
-	return failure.Retryable(err) || failure.Find(err).Reason == failure.ReasonImageInUse
+	return failure.Retryable(err) || hasReason(err, failure.ReasonImageInUse) || hasReason(err, failure.ReasonWrongRole)
 }
+
+// operatorWait is added to the wait for what only an operator mends.
+const operatorWait = time.Minute
 
 // backOff is how long to wait for the next attempt, for everybody to see.
 func (w *worker) backOff(err error) time.Duration {
 	w.noteProgress()
 	now := time.Now()
 	at := w.retry.Failed(now)
+	if hasReason(err, failure.ReasonWrongRole) {
+		at = at.Add(operatorWait)
+	}
 	attempts, since := w.retry.Failures()
 	w.announced = false
 	w.owner.live.change(func(l *Live) {

@@ -165,6 +165,7 @@ func connect(t *testing.T, receiver *receive.Receiver, uid replication.ID,
 	}
 	pool := peer.NewPool(peer.Config{
 		Dial: dial, Pacer: transport.NewPacer(0), Log: slog.New(slog.DiscardHandler),
+		Probe: func(context.Context, string) (transport.Probed, error) { return transport.Probed{}, net.ErrClosed },
 	})
 	link = pool.At("replica:7443", relationship.Identity{VM: vmName, UID: uid, Term: 1}).(*peer.Link)
 	return link, func() {
