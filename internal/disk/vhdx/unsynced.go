@@ -1,0 +1,32 @@
+package vhdx
+
+import "sync"
+
+// unsynced is the range of the file that changed since the last sync of it began: one range around all of it. A
+// change is added when it is complete; one still under way is no concern of a walk, which never meets a change of
+// the range it walks.
+type unsynced struct {
+	mu         sync.Mutex
+	start, end int64
+}
+
+func (u *unsynced) add(off, n int64) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.start == u.end {
+		u.start, u.end = off, off+n
+		return
+	}
+	u.start, u.end = min(u.start, off), max(u.end, off+n)
+}
+
+// take empties the range when it meets [off, off+n), and says whether it did.
+func (u *unsynced) take(off, n int64) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.start >= off+n || u.end <= off {
+		return false
+	}
+	u.start, u.end = 0, 0
+	return true
+}
