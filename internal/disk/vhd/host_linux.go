@@ -1,0 +1,34 @@
+package vhd
+
+import (
+	"golang.org/x/sys/unix"
+
+	"vmreplica/internal/durable"
+)
+
+// allocatedBytes is the space that the file takes on its filesystem; false for a file without a descriptor.
+func allocatedBytes(file durable.File) (int64, bool) {
+	fd, ok := file.Fd()
+	if !ok {
+		return 0, false
+	}
+	var stat unix.Stat_t
+	if err := unix.Fstat(int(fd), &stat); err != nil {
+		return 0, false
+	}
+	return stat.Blocks * 512, true
+}
+
+// adviseWillNeed asks the kernel to read ahead. Advice that is refused costs speed only.
+func adviseWillNeed(file durable.File, off, n int64) {
+	if fd, ok := file.Fd(); ok {
+		_ = unix.Fadvise(int(fd), off, n, unix.FADV_WILLNEED)
+	}
+}
+
+// adviseSequential doubles the kernel's read-ahead.
+func adviseSequential(file durable.File) {
+	if fd, ok := file.Fd(); ok {
+		_ = unix.Fadvise(int(fd), 0, 0, unix.FADV_SEQUENTIAL)
+	}
+}
