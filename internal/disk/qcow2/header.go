@@ -175,20 +175,12 @@ func (h *header) parseParent(p []byte) error {
 }
 
 func (h *header) parseExtensions(p []byte) error {
-	order := binary.BigEndian
-	for len(p) >= 8 {
-		kind, length := order.Uint32(p), int64(order.Uint32(p[4:]))
-		if kind == extensionEnd {
-			return nil
-		}
-		p = p[8:]
-		if length > int64(len(p)) {
-			return corrupt("a header extension of %d bytes", length)
-		}
+	if !extensions(p, func(kind uint32, data []byte) {
 		if kind == extensionParentFormat {
-			h.format = string(p[:length])
+			h.format = string(data)
 		}
-		p = p[min((length+7)&^7, int64(len(p))):]
+	}) {
+		return corrupt("a header extension leaves the header")
 	}
 	return nil
 }

@@ -215,6 +215,9 @@ func (o *Overlay) Size() int64 { return o.size }
 // LogicalSectorSize is 512: the format does not record another.
 func (o *Overlay) LogicalSectorSize() int { return sectorSize }
 
+// AllocatedBytes is the space that the file takes on its filesystem; false for a file without a descriptor.
+func (o *Overlay) AllocatedBytes() (int64, bool) { return allocatedBytes(o.file) }
+
 // Close flushes what a writer left and closes the file.
 func (o *Overlay) Close() error {
 	return errors.Join(o.Flush(), o.file.Close())
