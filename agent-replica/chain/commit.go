@@ -14,6 +14,8 @@ import (
 // Commit asks for the commit of the open transfer over all of its disks.
 type Commit struct {
 	Transfer replication.ID
+	// Term is the caller's; one that is lower than the record's is refused.
+	Term uint64
 	// Lineage and Cut are what the commit establishes.
 	Lineage, Cut replication.ID
 	// Roots are what the replica must hold, for every disk of the transfer.
@@ -92,6 +94,8 @@ func (r *Record) checkCommit(c Commit) error {
 		return failure.Locate(err, r.VM, "")
 	}
 	switch {
+	case c.Term < r.Term:
+		return r.staleTerm(c.Term)
 	case len(r.Creating) > 0:
 		return failure.New(failure.Precondition, failure.ReasonWrongState, "the transfer was not begun to its end").
 			On(r.VM, "")

@@ -89,6 +89,11 @@ func (d *Disk) Waiting() int {
 	return count
 }
 
+// without are the layers that are not in a state.
+func (d *Disk) without(state LayerState) []Layer {
+	return slices.DeleteFunc(slices.Clone(d.Layers), func(l Layer) bool { return l.State == state })
+}
+
 // BalloonFile is the file that holds the space of a layer's merge.
 func BalloonFile(layerFile string) string {
 	return strings.TrimSuffix(layerFile, ".qcow2") + ".balloon"
@@ -147,6 +152,12 @@ func (r *Record) sessionDisk(transfer replication.ID, diskID string, session uin
 
 func staleSession(got, seen uint64) *failure.Error {
 	return failure.New(failure.Conflict, failure.ReasonStaleSession, "session %d is not newer than session %d", got, seen)
+}
+
+func (r *Record) staleTerm(got uint64) *failure.Error {
+	return failure.New(failure.Precondition, failure.ReasonStaleTerm,
+		"the relationship's term is %d and the caller's %d", r.Term, got).On(r.VM, "").
+		Try("Roles have changed since; this primary must not send any more.")
 }
 
 func committed(transfer replication.ID) *failure.Error {

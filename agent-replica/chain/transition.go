@@ -287,12 +287,16 @@ func (r *Record) ForgetGarbage(files []string) {
 	r.Garbage = slices.DeleteFunc(r.Garbage, func(f string) bool { return slices.Contains(files, f) })
 }
 
-// RaiseTerm raises the record's term; a lower one is refused with STALE_TERM.
+// RaiseTerm raises the record's term; a lower one is refused with STALE_TERM. The sessions of a lower term are
+// superseded: nothing that they receive counts any more.
 func (r *Record) RaiseTerm(term uint64) error {
 	if term < r.Term {
-		return failure.New(failure.Precondition, failure.ReasonStaleTerm,
-			"the relationship's term is %d and the caller's %d", r.Term, term).On(r.VM, "").
-			Try("Roles have changed since; this primary must not send any more.")
+		return r.staleTerm(term)
+	}
+	if term > r.Term && r.Transfer != nil {
+		for i := range r.Transfer.Disks {
+			r.Transfer.Disks[i].Session++
+		}
 	}
 	r.Term = term
 	return nil

@@ -89,7 +89,7 @@ func proveAll(transfer replication.ID) func(*Record) error {
 
 func commitOf(transfer replication.ID, lineage, cut string) func(*Record) error {
 	return func(r *Record) error {
-		c := Commit{Transfer: transfer, Lineage: id(lineage), Cut: id(cut), Time: time.Unix(1000, 0)}
+		c := Commit{Transfer: transfer, Term: r.Term, Lineage: id(lineage), Cut: id(cut), Time: time.Unix(1000, 0)}
 		s := settled{written: map[string]bool{}, stamps: map[string]disk.Stamp{}, provenRoot: "root"}
 		for _, d := range r.Disks {
 			c.Roots = append(c.Roots, Root{Disk: d.ID, Root: rootOfA})
@@ -359,7 +359,7 @@ func TestTheCursorNeverGoesBackNorPastTheEnd(t *testing.T) {
 
 func TestACommitWithoutDifferenceCommitsNoLayer(t *testing.T) {
 	r := states(t)["proven"]
-	c := Commit{Transfer: transferA, Lineage: id("1"), Cut: id("2")}
+	c := Commit{Transfer: transferA, Term: 3, Lineage: id("1"), Cut: id("2")}
 	for _, d := range r.Disks {
 		c.Roots = append(c.Roots, Root{Disk: d.ID, Root: rootOfA})
 	}
@@ -384,7 +384,7 @@ func TestACommitWithoutDifferenceCommitsNoLayer(t *testing.T) {
 func TestARootThatDiffersIsRefused(t *testing.T) {
 	r := states(t)["proven"]
 	before := clone(r)
-	c := Commit{Transfer: transferA, Lineage: id("1"), Cut: id("2"),
+	c := Commit{Transfer: transferA, Term: 3, Lineage: id("1"), Cut: id("2"),
 		Roots: []Root{{"root", rootOfA}, {"data", blockdiff.Hash{2}}}}
 	if err := r.commit(c, settled{}); failure.Find(err).Reason != failure.ReasonProofFailed {
 		t.Errorf("commit answered %v", err)

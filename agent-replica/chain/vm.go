@@ -74,9 +74,48 @@ func (v *VM) Acquire() error {
 			return err
 		}
 		v.setDisks(disks)
+	} else if err := v.openMissing(); err != nil {
+		return err
 	}
 	v.users++
 	return nil
+}
+
+// openMissing opens the receiving layers that ReleaseTransfer has closed. What fails to open is left closed.
+func (v *VM) openMissing() error {
+	record, err := v.Record()
+	if err != nil {
+		return err
+	}
+	for _, d := range record.Disks {
+		opened := v.disks[d.ID]
+		for _, layer := range d.Layers[min(len(opened.files), len(d.Layers)):] {
+			if err := opened.openLayer(v.storage, layer.File); err != nil {
+				return failure.Locate(err, v.name, d.ID)
+			}
+		}
+	}
+	return nil
+}
+
+// ReleaseTransfer ends the acquisition of a transfer. The receiving layers are closed although others may have the
+// disks open: what an open file holds is unknown once its flush has failed, and the next transfer opens it anew.
+func (v *VM) ReleaseTransfer() error { return errors.Join(v.closeReceiving(), v.Release()) }
+
+func (v *VM) closeReceiving() error {
+	v.turn.Lock()
+	defer v.turn.Unlock()
+	record, err := v.Record()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, d := range record.Disks {
+		if opened := v.disks[d.ID]; opened != nil {
+			errs = append(errs, opened.keep(d.without(Receiving)))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Release ends an acquisition; the last one settles the bases that were written and closes the disks.

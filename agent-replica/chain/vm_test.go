@@ -14,6 +14,7 @@ import (
 	"vmreplica/agent-replica/chain"
 	"vmreplica/agent-replica/storage"
 	"vmreplica/blockdiff"
+	"vmreplica/internal/disk"
 	"vmreplica/internal/durable/durabletest"
 	"vmreplica/internal/failure"
 	"vmreplica/internal/replication"
@@ -244,7 +245,7 @@ func prove(t *testing.T, vm *chain.VM, digit string) chain.Commit {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return chain.Commit{Transfer: id(digit), Lineage: id(digit), Cut: id(digit),
+	return chain.Commit{Transfer: id(digit), Term: 1, Lineage: id(digit), Cut: id(digit),
 		Roots: []chain.Root{{Disk: "root", Root: root}}}
 }
 
@@ -366,4 +367,67 @@ func TestRemovalWaitsForWhatGoesOn(t *testing.T) {
 	if _, err := vm.Record(); reason(err) != failure.ReasonNotFound {
 		t.Errorf("the record: %v", err)
 	}
+}
+
+// countedLayers is a storage that tells how often a layer was opened.
+type countedLayers struct {
+	chain.Storage
+	opened int
+}
+
+func (c *countedLayers) OpenLayer(file string) (disk.Layer, error) {
+	c.opened++
+	return c.Storage.OpenLayer(file)
+}
+
+// A receiving layer whose flush has failed is of no more use as it is open, whoever else has the disks.
+func TestAReceivingLayerIsOpenedAnewBesideAMerge(t *testing.T) {
+	h := newHost(t, true)
+	counted := &countedLayers{Storage: h.files}
+	vm := chain.NewRegistry(chain.NewTable(h.store, nil), counted).VM("web01")
+	check(t, vm.Acquire()) // the merge's
+	check(t, vm.Acquire())
+	commit := prove(t, vm, "a")
+	opened, err := vm.Disk("root")
+	check(t, err)
+	check(t, opened.Top().Flush())
+	check(t, vm.ReleaseTransfer())
+	if counted.opened != 0 || len(opened.Layers()) != 0 {
+		t.Errorf("after the transfer %d layers are open", len(opened.Layers()))
+	}
+	check(t, vm.Acquire())
+	if counted.opened != 1 || len(opened.Layers()) != 1 {
+		t.Errorf("the layer was opened %d times, %d are open", counted.opened, len(opened.Layers()))
+	}
+	_, err = vm.Commit(commit)
+	check(t, err)
+	got := make([]byte, 4096)
+	_, err = opened.View().ReadAt(got, 8192)
+	check(t, err)
+	if !bytes.Equal(got, bytes.Repeat([]byte{3}, 4096)) {
+		t.Error("what was received is not in the layer that was opened anew")
+	}
+	check(t, errors.Join(vm.ReleaseTransfer(), vm.Release()))
+}
+
+// A term that was raised supersedes what runs under a lower one, at a cursor and at the commit.
+func TestARaisedTermEndsWhatALowerOneBegan(t *testing.T) {
+	h := newHost(t, true)
+	vm := h.start()
+	check(t, vm.Acquire())
+	commit := prove(t, vm, "a")
+	_, err := vm.Update(func(r *chain.Record) error { return r.RaiseTerm(2) })
+	check(t, err)
+	_, err = vm.Update(func(r *chain.Record) error {
+		return r.SaveCursor(id("a"), "root", 1, 1, blockdiff.Hash{2})
+	})
+	if reason(err) != failure.ReasonStaleSession {
+		t.Errorf("a cursor of the lower term: %v", err)
+	}
+	if _, err := vm.Commit(commit); reason(err) != failure.ReasonStaleTerm {
+		t.Errorf("a commit of the lower term: %v", err)
+	}
+	commit.Term = 2
+	_, err = vm.Commit(commit)
+	check(t, errors.Join(err, vm.Release()))
 }

@@ -212,7 +212,7 @@ func rootOf(content []byte) blockdiff.Hash {
 }
 
 func (w *world) commit(transfer int, content models) error {
-	c := chain.Commit{Transfer: newID(transfer), Lineage: newID(1000 + transfer), Cut: newID(2000 + transfer)}
+	c := chain.Commit{Transfer: newID(transfer), Term: 1, Lineage: newID(1000 + transfer), Cut: newID(2000 + transfer)}
 	for _, id := range diskIDs {
 		c.Roots = append(c.Roots, chain.Root{Disk: id, Root: rootOf(content[id])})
 	}

@@ -92,7 +92,7 @@ func (r *Receiver) open(vmName string) (*transfer, error) {
 	}
 	t := &transfer{vm: vm, sessions: map[string]*running{}}
 	t.release = func() {
-		if err := vm.Release(); err != nil {
+		if err := vm.ReleaseTransfer(); err != nil {
 			r.Log.Error("close the disks after a transfer", "vm", vmName, "error", err)
 		}
 		unhold()

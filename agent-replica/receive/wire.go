@@ -62,7 +62,7 @@ func cursorsOf(record chain.Record, begin chain.Begin) (*vmreplicav1.BeginTransf
 
 func commitOf(request *vmreplicav1.CommitTransferRequest) (chain.Commit, error) {
 	commit := chain.Commit{
-		Transfer: replication.ID(request.GetTransfer()), Lineage: replication.ID(request.GetLineage()),
+		Transfer: replication.ID(request.GetTransfer()), Term: request.GetRelationship().GetTerm(), Lineage: replication.ID(request.GetLineage()),
 		Cut: replication.ID(request.GetCut()), Time: time.Now().UTC(),
 	}
 	for _, d := range request.GetDisks() {
