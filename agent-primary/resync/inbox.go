@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync/atomic"
 
 	"vmreplica/blockdiff"
 	"vmreplica/internal/failure"
@@ -12,7 +13,9 @@ import (
 // inbox holds what the replica sent until it is used. Every channel is as large as the credits allow, so that the
 // receiving goroutine never waits: what does not fit is a fault of the replica.
 type inbox struct {
-	runs        chan blockdiff.Run
+	runs chan blockdiff.Run
+	// taken is the credit that all runs so far have used.
+	taken       atomic.Int64
 	refinements chan Refinements
 	mismatches  chan Mismatch
 	// acknowledged holds the newest acknowledgement only; finished the replica's last word.
@@ -73,6 +76,7 @@ func (p *pass) receiveRuns(next int64, message Digests) (int64, error) {
 		if err := blockdiff.CheckRun(p.geometry, next, run); err != nil {
 			return next, protocol("%w", err)
 		}
+		p.inbox.taken.Add(run.CreditBytes())
 		if err := offer(p.inbox.runs, run); err != nil {
 			return next, err
 		}

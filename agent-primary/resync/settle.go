@@ -25,9 +25,9 @@ type settler struct {
 	// proofs wait until the frame of their segments is taken. reproofs are those of segments that were sent again:
 	// each stands alone, as the replica expects it.
 	proofs, reproofs []ProofRun
-	// credit is to be given back.
-	credit int64
-	resent map[int64]int
+	// credit is to be given back; settled is the credit of all runs that were.
+	credit, settled int64
+	resent          map[int64]int
 
 	finished blockdiff.Hash
 }
@@ -94,13 +94,21 @@ func (s *settler) settle(ctx context.Context, c compared) error {
 		}
 	}
 	raise(&s.disk.Progress.compared, min(s.window.next*blockdiff.BlockSize, s.geometry.Size()))
-	s.credit += c.credit
-	if s.credit == 0 || s.credit < min(s.Limits.DigestCreditBytes/8, 16<<20) {
+	return s.giveBack(ctx, c.credit)
+}
+
+// giveBack returns the credit of a settled run, a good part of the whole at a time. It keeps none back while
+// nothing else is under way: the replica may wait for all of it before it sends the next message.
+func (s *settler) giveBack(ctx context.Context, credit int64) error {
+	s.credit += credit
+	s.settled += credit
+	few := s.credit < min(s.Limits.DigestCreditBytes/8, 16<<20)
+	if s.credit == 0 || few && s.settled < s.inbox.taken.Load() {
 		return nil
 	}
-	credit := DigestCredit{Bytes: s.credit}
+	message := DigestCredit{Bytes: s.credit}
 	s.credit = 0
-	return s.push(ctx, credit)
+	return s.push(ctx, message)
 }
 
 // ship sends a piece's differences on their ways.

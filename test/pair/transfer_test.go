@@ -74,7 +74,18 @@ func TestTransfer(t *testing.T) {
 		r.RefineCreditBlocks, r.FrameCreditBytes, r.OpenSegments = 1, 1, 1
 		p.DigestCreditBytes, p.SegmentWindow, p.FrameBytes = 1, 1, 4096
 	}
+	some := func(bytes int64) func(*receive.Limits, *resync.Limits) {
+		return func(_ *receive.Limits, p *resync.Limits) { p.DigestCreditBytes = bytes }
+	}
 	base := random(1, 50*mib+512)
+	// A hole at each message's end costs little: less than what is given back at a time.
+	striped := func(every int) []byte {
+		content := bytes.Clone(base)
+		for end := every; end < len(content); end += every {
+			clear(content[end-blockdiff.BlockSize : end])
+		}
+		return content
+	}
 	cases := map[string]struct {
 		primary, replica []byte
 		limits           func(*receive.Limits, *resync.Limits)
@@ -84,6 +95,9 @@ func TestTransfer(t *testing.T) {
 		"every block differs":          {random(2, 20*mib), random(3, 20*mib), nil},
 		"every credit at one":          {random(2, 20*mib), random(3, 20*mib), one},
 		"scattered, every credit at 1": {scattered(base, 8, 50), base, one},
+		"1 MiB of digests ahead":       {striped(mib), striped(mib), some(mib)},
+		"4 MiB of digests ahead":       {striped(4 * mib), striped(4 * mib), some(4 * mib)},
+		"8 MiB of digests ahead":       {striped(8 * mib), striped(8 * mib), some(8 * mib)},
 		"the primary is zeros":         {make([]byte, 40*mib+4096), random(3, 40*mib+4096), nil},
 		"the replica is zeros":         {random(3, 40*mib+4096), make([]byte, 40*mib+4096), nil},
 		"both are zeros":               {make([]byte, 400*mib), make([]byte, 400*mib), nil},
