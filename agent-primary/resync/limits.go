@@ -21,7 +21,8 @@ type Limits struct {
 	SegmentWindow int
 	// FlushInterval is how long content waits for its frame to fill.
 	FlushInterval time.Duration
-	// CheckInterval is how often the source is asked whether it is still the one that the pass began with.
+	// CheckInterval is how often the source is asked whether it is still the one that the pass began with, and how
+	// old the wire figures may be.
 	CheckInterval time.Duration
 }
 
@@ -35,7 +36,7 @@ func DefaultLimits() Limits {
 		Workers:           workers,
 		SegmentWindow:     1024,
 		FlushInterval:     100 * time.Millisecond,
-		CheckInterval:     2 * time.Second,
+		CheckInterval:     500 * time.Millisecond,
 	}
 }
 
