@@ -43,7 +43,7 @@ func TestRolesAndAuthorities(t *testing.T) {
 		a.as(filepath.Join(other, "mallory"), "get").wants(t, 6, "NOT_AUTHORIZED", "authority")
 		// The command line sees it before it calls; who calls all the same is turned away.
 		ended := expired(t)
-		a.as(ended, "get").wants(t, 4, "NOT_AUTHORIZED", "expired")
+		a.as(ended, "get").wants(t, 6, "NOT_AUTHORIZED", "expired")
 		if out, err := grpcurl(t, ended, a, "list"); err == nil {
 			t.Errorf("%s answers an expired certificate: %s", a.program, out)
 		}

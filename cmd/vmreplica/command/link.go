@@ -2,6 +2,8 @@ package command
 
 import (
 	"context"
+	"crypto/x509"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync/atomic"
@@ -50,8 +52,7 @@ func (v *invocation) connect() error {
 	}
 	credentials, err := transport.LoadCredentials(directory, slog.New(slog.DiscardHandler))
 	if err != nil {
-		return failure.New(failure.Precondition, failure.ReasonNotAuthorized, "%w", err).
-			Try("Issue a certificate with: vmreplica pki issue --dir PKI --role operator --name NAME, and give its directory.")
+		return unusable(err)
 	}
 	l := &link{address: v.serverAddress(), config: transport.DialConfig{Credentials: credentials}}
 	if l.conn, err = transport.Dial(l.address, l.config); err != nil {
@@ -59,6 +60,17 @@ func (v *invocation) connect() error {
 	}
 	v.agent = l
 	return nil
+}
+
+// unusable is a failure to load the operator's certificate: one that is not in force permits nothing.
+func unusable(err error) error {
+	class := failure.Precondition
+	var invalid x509.CertificateInvalidError
+	if errors.As(err, &invalid) && invalid.Reason == x509.Expired {
+		class = failure.Denied
+	}
+	return failure.New(class, failure.ReasonNotAuthorized, "%w", err).
+		Try("Issue a certificate with: vmreplica pki issue --dir PKI --role operator --name NAME, and give its directory.")
 }
 
 func (v *invocation) serverAddress() string {
