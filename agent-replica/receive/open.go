@@ -2,6 +2,7 @@ package receive
 
 import (
 	"context"
+	"time"
 
 	"vmreplica/agent-replica/chain"
 	"vmreplica/blockdiff"
@@ -45,7 +46,9 @@ func (r *Receiver) Transfer(stream stream) error {
 		// What the open files hold is unknown; the next transfer opens them anew.
 		r.End(named.GetVm())
 	}
-	return failure.Locate(err, named.GetVm(), open.GetDisk())
+	err = failure.Locate(err, named.GetVm(), open.GetDisk())
+	r.noteFull(named.GetVm(), err)
+	return err
 }
 
 // take makes one the disk's session: an older one is stopped and waited for before the record changes hands. The
@@ -99,6 +102,7 @@ func (t *transfer) leave(diskID string, one *running) {
 	if t.sessions[diskID] == one {
 		delete(t.sessions, diskID)
 	}
+	t.used = time.Now()
 	close(one.done)
 }
 
@@ -120,7 +124,8 @@ func (r *Receiver) session(t *transfer, record chain.Record, diskID string) (*se
 	s := &session{
 		vm: t.vm, diskID: diskID, transfer: record.Transfer.ID, kind: record.Transfer.Kind,
 		limits: r.Limits, space: r.Space, checkRoom: r.checkRoom,
-		view: opened.View(), base: opened.Base(), target: opened.Top(),
+		progressed: func() { r.noteProgress(t.vm.Name()) },
+		view:       opened.View(), base: opened.Base(), target: opened.Top(),
 		geometry: geometry, prover: prover, cursor: *record.Cursor(diskID),
 	}
 	if top := len(d.Layers) - 1; top >= 0 && d.Layers[top].State == chain.Receiving && d.Base.Device == "" {

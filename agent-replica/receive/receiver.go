@@ -25,6 +25,14 @@ type Gate interface {
 	Admit(ctx context.Context, named *vmreplicav1.Relationship) (chain.Record, error)
 }
 
+// Room is told how a VM's transfer stands with the storage's room, as often as it shows.
+type Room interface {
+	// Full says that a disk, or the VM when disk is empty, waits for room.
+	Full(vm, disk string)
+	// Progress says that something was received and is durable.
+	Progress(vm string)
+}
+
 // Config is what a Receiver works on.
 type Config struct {
 	Registry *chain.Registry
@@ -32,8 +40,12 @@ type Config struct {
 	Gate     Gate
 	// CheckRoom refuses a transfer that the entry's quota does not allow to go on; nil when there are no quotas.
 	CheckRoom func(record chain.Record) error
-	Log       *slog.Logger
-	Limits    Limits
+	// CheckBegin refuses to begin, or to go on with, a transfer for which there is no room at all; nil refuses none.
+	CheckBegin func(record chain.Record, kind replication.ResyncKind) error
+	// Room is told of a storage that is full and of progress after it; nil is told nothing.
+	Room   Room
+	Log    *slog.Logger
+	Limits Limits
 }
 
 // Receiver serves the transfers of all VMs. Its methods may be called concurrently.
@@ -53,9 +65,10 @@ type transfer struct {
 
 	// changing is held by whoever begins, commits or aborts the transfer, or takes a session.
 	changing sync.Mutex
-	// sessions are the streams that run, by disk; guarded by mu.
+	// sessions are the streams that run, by disk, and used is when the last one ended or a call came; guarded by mu.
 	mu       sync.Mutex
 	sessions map[string]*running
+	used     time.Time
 }
 
 // running is a session's end: stop asks for it, done is closed when nothing of it runs.
@@ -90,7 +103,7 @@ func (r *Receiver) open(vmName string) (*transfer, error) {
 		unhold()
 		return nil, err
 	}
-	t := &transfer{vm: vm, sessions: map[string]*running{}}
+	t := &transfer{vm: vm, sessions: map[string]*running{}, used: time.Now()}
 	t.release = func() {
 		if err := vm.ReleaseTransfer(); err != nil {
 			r.Log.Error("close the disks after a transfer", "vm", vmName, "error", err)
@@ -111,6 +124,7 @@ func (r *Receiver) enter(vmName string) (*transfer, error) {
 		}
 		t.changing.Lock()
 		if r.current(vmName, t) {
+			t.use()
 			return t, nil
 		}
 		t.changing.Unlock()
@@ -122,91 +136,6 @@ func (r *Receiver) current(vmName string, t *transfer) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.transfers[vmName] == t
-}
-
-// drop gives the VM's disks back. Its sessions have ended.
-func (r *Receiver) drop(vmName string) {
-	r.mu.Lock()
-	t := r.transfers[vmName]
-	delete(r.transfers, vmName)
-	r.mu.Unlock()
-	if t != nil {
-		t.release()
-	}
-}
-
-// End stops a VM's streams and gives its disks back. The transfer stays open in its record.
-func (r *Receiver) End(vmName string) {
-	r.end(vmName, failure.New(failure.Conflict, failure.ReasonWrongState, "the transfer was ended"))
-}
-
-func (r *Receiver) end(vmName string, cause *failure.Error) {
-	for {
-		r.mu.Lock()
-		t := r.transfers[vmName]
-		r.mu.Unlock()
-		if t == nil {
-			return
-		}
-		t.changing.Lock()
-		if r.current(vmName, t) {
-			defer t.changing.Unlock()
-			t.stopAll(cause.On(vmName, ""))
-			r.drop(vmName)
-			return
-		}
-		t.changing.Unlock()
-	}
-}
-
-// Close ends every stream and gives all disks back; nothing is served afterwards.
-func (r *Receiver) Close() {
-	r.mu.Lock()
-	r.closed = true
-	names := make([]string, 0, len(r.transfers))
-	for name := range r.transfers {
-		names = append(names, name)
-	}
-	r.mu.Unlock()
-	for _, name := range names {
-		r.End(name)
-	}
-}
-
-// stopAll stops the sessions and waits for them.
-func (t *transfer) stopAll(cause error) {
-	t.mu.Lock()
-	var all []*running
-	for _, one := range t.sessions {
-		all = append(all, one)
-	}
-	t.mu.Unlock()
-	for _, one := range all {
-		one.stop(cause)
-		<-one.done
-	}
-}
-
-// awaitAll waits until the sessions have ended by themselves, as those that have finished do; CONFLICT when one
-// still runs after a while.
-func (t *transfer) awaitAll(ctx context.Context, atMost time.Duration) error {
-	ctx, cancel := context.WithTimeout(ctx, atMost)
-	defer cancel()
-	t.mu.Lock()
-	var all []*running
-	for _, one := range t.sessions {
-		all = append(all, one)
-	}
-	t.mu.Unlock()
-	for _, one := range all {
-		select {
-		case <-one.done:
-		case <-ctx.Done():
-			return failure.New(failure.Conflict, failure.ReasonWrongState, "a stream of the transfer is still running").
-				On(t.vm.Name(), "")
-		}
-	}
-	return nil
 }
 
 // BeginTransfer opens a transfer or finds it again. The call is admitted.
@@ -223,6 +152,7 @@ func (r *Receiver) BeginTransfer(_ context.Context, request *vmreplicav1.BeginTr
 	}
 	defer t.changing.Unlock()
 	record, err := r.begin(t, begin)
+	r.noteFull(vmName, err)
 	if err != nil {
 		if record, readErr := t.vm.Record(); readErr == nil && record.Transfer == nil {
 			r.drop(vmName) // nothing is open that the disks would be held for
@@ -238,7 +168,7 @@ func (r *Receiver) begin(t *transfer, begin chain.Begin) (chain.Record, error) {
 	if err != nil {
 		return record, err
 	}
-	if err := r.checkRoom(record); err != nil {
+	if err := r.checkBegin(record, begin.Kind); err != nil {
 		return record, err
 	}
 	if record.Transfer != nil && record.Transfer.ID != begin.Transfer && begin.Restart {
@@ -256,6 +186,13 @@ func (r *Receiver) clean(vm *chain.VM) {
 	if err := vm.Clean(); err != nil {
 		r.Log.Warn("delete what a discarded transfer left", "vm", vm.Name(), "error", err)
 	}
+}
+
+func (r *Receiver) checkBegin(record chain.Record, kind replication.ResyncKind) error {
+	if err := r.checkRoom(record); err != nil || r.CheckBegin == nil {
+		return err
+	}
+	return r.CheckBegin(record, kind)
 }
 
 func (r *Receiver) checkRoom(record chain.Record) error {
@@ -295,6 +232,10 @@ func (r *Receiver) CommitTransfer(ctx context.Context, request *vmreplicav1.Comm
 // opened anew for the next attempt, and a failed sync ends the transfer for good.
 func (r *Receiver) commitFailed(t *transfer, id replication.ID, err error) error {
 	found := failure.Find(err)
+	if found.Reason == failure.ReasonReplicaRecord {
+		r.drop(t.vm.Name()) // another file may lie there now
+		return err
+	}
 	if found.Reason != failure.ReasonInternal || found.Err == nil {
 		return err
 	}

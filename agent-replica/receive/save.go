@@ -53,6 +53,9 @@ func (s *session) saveCursor() error {
 	s.acknowledge(func(a *vmreplicav1.TransferAcknowledgement) {
 		a.ProvenSegment, a.DurableSegment = max(a.ProvenSegment, segment), segment
 	})
+	if !s.verifying() {
+		s.progressed()
+	}
 	return s.checkRoom(record)
 }
 

@@ -31,7 +31,9 @@ type session struct {
 	space    Space
 	// checkRoom refuses to go on when the entry's quota is used up.
 	checkRoom func(chain.Record) error
-	stream    stream
+	// progressed is called after a cursor was saved over what was received.
+	progressed func()
+	stream     stream
 
 	view   disk.Reader
 	base   disk.Disk

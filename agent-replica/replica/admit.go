@@ -15,6 +15,8 @@ import (
 type Gate struct {
 	table *chain.Table
 	book  *authorization.Book
+	// raised is told of a VM whose term was raised, when that is durable.
+	raised func(vm string, term uint64)
 }
 
 // caller is who calls, and the entry that admits it; NOT_AUTHORIZED when none does.
@@ -48,12 +50,16 @@ func (g *Gate) Admit(ctx context.Context, named *vmreplicav1.Relationship) (chai
 	if named.GetTerm() == record.Term {
 		return record, nil
 	}
-	return g.table.Update(record.VM, func(r *chain.Record) error {
+	raised, err := g.table.Update(record.VM, func(r *chain.Record) error {
 		if err := g.owns(identity, entry, *r, named); err != nil {
 			return err
 		}
 		return r.RaiseTerm(named.GetTerm())
 	})
+	if err == nil {
+		g.raised(record.VM, raised.Term)
+	}
+	return raised, err
 }
 
 func (g *Gate) owns(identity transport.Identity, entry authorization.Entry, record chain.Record,

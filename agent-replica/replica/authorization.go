@@ -22,6 +22,7 @@ type authorizationService struct {
 	requests    *requests
 	events      *event.Log
 	credentials *transport.Credentials
+	receiver    Receiver
 }
 
 func (s *authorizationService) expand(pattern string) string {
@@ -186,9 +187,43 @@ func (s *authorizationService) DeleteAuthorization(ctx context.Context, r *vmrep
 	if err != nil {
 		return nil, err
 	}
+	if err := s.refuseStreams(ctx, pattern); err != nil {
+		return nil, err
+	}
 	withdrawn := authorization.Entry{Pattern: pattern}
 	s.credentials.CloseIdentity(func(peer transport.Identity) bool {
 		return peer.Role == transport.RolePrimary && withdrawn.Admits(peer)
 	})
 	return answer, nil
+}
+
+// farewell is how long a stream's last words may take to reach a primary before its connection is cut.
+const farewell = 300 * time.Millisecond
+
+// refuseStreams ends the streams that a deleted entry had admitted, so that their primaries are told why before their
+// connections end.
+func (s *authorizationService) refuseStreams(ctx context.Context, pattern string) error {
+	records, err := s.usage.table.List()
+	if err != nil {
+		return err
+	}
+	told := false
+	for _, record := range records {
+		if record.Authorization != pattern || record.Transfer == nil {
+			continue
+		}
+		told = true
+		s.receiver.Refuse(record.VM, failure.New(failure.Denied, failure.ReasonNotAuthorized,
+			"the authorization of this primary was deleted").Try("Authorize it again with: vmreplica authorize %s", pattern))
+	}
+	if !told {
+		return nil
+	}
+	wait := time.NewTimer(farewell)
+	defer wait.Stop()
+	select {
+	case <-wait.C:
+	case <-ctx.Done():
+	}
+	return nil
 }

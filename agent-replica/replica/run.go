@@ -74,6 +74,7 @@ func serve(ctx context.Context, listener net.Listener, host *daemon.Host, p part
 	})
 	work.Go(func() error { return agent.merger.Run(ctx) })
 	work.Go(func() error { return agent.observer.Run(ctx) })
+	work.Go(func() error { return agent.receiver.Run(ctx) })
 	work.Go(func() error { return agent.server.Serve(listener) })
 	work.Go(func() error {
 		<-ctx.Done()
@@ -108,8 +109,10 @@ func assemble(host *daemon.Host, p parts) (*agent, error) {
 	})
 	receiver := receive.New(receive.Config{
 		Registry: registry, Space: p.files, Gate: gate, Log: host.Log, Limits: receive.DefaultLimits(),
-		CheckRoom: func(record chain.Record) error { return used.checkQuota(book, record) },
+		CheckRoom:  func(record chain.Record) error { return used.checkQuota(book, record) },
+		CheckBegin: used.checkBegin, Room: newRoom(p.files, events, host.Log),
 	})
+	gate.raised = receiver.Supersede
 	a := &agent{merger: merger, receiver: receiver, observer: newObserver(registry, merger, host.Log)}
 	if err := host.Registry.Register(&metrics{observer: a.observer, storage: p.files}); err != nil {
 		return nil, err
@@ -132,7 +135,7 @@ func assemble(host *daemon.Host, p parts) (*agent, error) {
 	})
 	vmreplicav1.RegisterResyncServiceServer(a.server, resyncService{})
 	vmreplicav1.RegisterAuthorizationServiceServer(a.server, &authorizationService{
-		book: book, usage: used, requests: requests, events: events, credentials: p.credentials,
+		book: book, usage: used, requests: requests, events: events, credentials: p.credentials, receiver: receiver,
 	})
 	vmreplicav1.RegisterEventServiceServer(a.server, &eventService{log: events})
 	vmreplicav1.RegisterAgentServiceServer(a.server, &agentService{

@@ -28,9 +28,15 @@ type Receiver interface {
 	Transfer(grpc.BidiStreamingServer[vmreplicav1.TransferRequest, vmreplicav1.TransferResponse]) error
 	CommitTransfer(context.Context, *vmreplicav1.CommitTransferRequest) (*vmreplicav1.CommitTransferResponse, error)
 	AbortTransfer(context.Context, *vmreplicav1.AbortTransferRequest) (*vmreplicav1.AbortTransferResponse, error)
-	// End stops a VM's streams and gives its disks back; Close does so for all VMs, for good.
+	// End stops a VM's streams and gives its disks back; Refuse tells its primary why; Close does so for all VMs, for
+	// good.
 	End(vm string)
+	Refuse(vm string, cause *failure.Error)
 	Close()
+	// Supersede stops the streams of a lower term.
+	Supersede(vm string, term uint64)
+	// Run closes disks that nobody uses until ctx ends.
+	Run(ctx context.Context) error
 }
 
 // transferService serves the pair's own conversation.

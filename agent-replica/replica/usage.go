@@ -6,7 +6,9 @@ import (
 	"vmreplica/agent-replica/authorization"
 	"vmreplica/agent-replica/chain"
 	"vmreplica/agent-replica/storage"
+	"vmreplica/blockdiff"
 	"vmreplica/internal/failure"
+	"vmreplica/internal/replication"
 )
 
 // leastRoom is what must be free for each disk before it is accepted: its directory, metadata and first data.
@@ -71,6 +73,43 @@ func (u *usage) checkQuota(book *authorization.Book, record chain.Record) error 
 		return err
 	}
 	return failure.Locate(entry.CheckQuota(used, 1), record.VM, "")
+}
+
+// checkBegin answers STORAGE_FULL when there is no room for one more segment of any disk, which is the least that a
+// cursor passes: a transfer would begin, fail and begin again for as long as nobody frees any.
+func (u *usage) checkBegin(record chain.Record, kind replication.ResyncKind) error {
+	if kind == replication.KindVerify {
+		return nil
+	}
+	free, err := u.storage.Free()
+	if err != nil {
+		return err
+	}
+	for _, d := range record.Disks {
+		need, err := u.progressRoom(d)
+		if err != nil {
+			return failure.Locate(err, record.VM, d.ID)
+		}
+		if free < need {
+			return failure.New(failure.Exhausted, failure.ReasonStorageFull,
+				"the replica's storage is full: %d bytes are needed to go on and %d are free", need, free).
+				On(record.VM, d.ID).Try("Free some space in %s; it goes on by itself.", u.storage.Path("."))
+		}
+	}
+	return nil
+}
+
+// progressRoom is what one more segment of a disk may take: of a first copy no more than its base lacks.
+func (u *usage) progressRoom(d chain.Disk) (int64, error) {
+	segment := min(d.SizeBytes, blockdiff.SegmentSize)
+	switch {
+	case !d.Base.Incomplete:
+		return segment + leastRoom, nil
+	case d.Base.Device != "":
+		return 0, nil
+	}
+	held, err := u.storage.Allocated(d.Base.File)
+	return max(0, min(segment, d.SizeBytes-held)), err
 }
 
 // checkRoom refuses new disks when the storage is full or the entry's quota is used up.

@@ -221,3 +221,31 @@ func frameOf(t *testing.T, size, off int64, content []byte) *vmreplicav1.Frame {
 	return &vmreplicav1.Frame{Sequence: 1, Extents: frame.Extents, Codec: vmreplicav1.Codec(frame.Codec),
 		PlaintextBytes: frame.PlaintextBytes, PlaintextDigest: frame.PlaintextDigest, Payload: frame.Payload}
 }
+
+// The disks of a transfer whose primary has vanished are closed; the transfer stays open.
+func TestDisksThatNobodyUsesAreClosed(t *testing.T) {
+	w := newWorld(t, random(1, 4*mib), random(2, 4*mib), nil)
+	id := replication.NewID()
+	_, err := w.link.Transfers(w.proof).Begin(t.Context(), resync.Begin{Transfer: id, Kind: replication.KindResync,
+		Disks: []resync.BeginDisk{{ID: diskID, SizeBytes: 4 * mib, LogicalSectorSize: 512}}})
+	must(t, err)
+	vm := w.registry.VM(vmName)
+	w.receiver.CloseIdle(time.Hour)
+	if len(vm.Doing()) != 1 {
+		t.Fatal("the disks are closed while they may be in use")
+	}
+	w.receiver.CloseIdle(0)
+	if len(vm.Doing()) != 0 {
+		t.Error("the disks are still held")
+	}
+	if _, err := vm.Disk(diskID); err == nil {
+		t.Error("the disks are still open")
+	}
+	for {
+		if _, err := w.attempt(t.Context(), id, replication.KindResync); err == nil {
+			break
+		} else if !failure.Retryable(err) {
+			t.Fatal(err)
+		}
+	}
+}

@@ -1,0 +1,155 @@
+package replica
+
+import (
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"vmreplica/agent-replica/chain"
+	"vmreplica/agent-replica/storage"
+	"vmreplica/internal/api"
+	"vmreplica/internal/durable/durabletest"
+	"vmreplica/internal/event"
+	"vmreplica/internal/failure"
+	"vmreplica/internal/replication"
+	"vmreplica/internal/state/statetest"
+	vmreplicav1 "vmreplica/proto/vmreplica/v1"
+)
+
+// stream opens a stream of a first copy that waits for its primary.
+func (b *bed) stream(client vmreplicav1.TransferServiceClient) vmreplicav1.TransferService_TransferClient {
+	b.t.Helper()
+	if _, err := client.PrepareReplica(b.t.Context(), prepareRequest("a", false, diskSize)); err != nil {
+		b.t.Fatal(err)
+	}
+	transfer := strings.Repeat("c", 32)
+	_, err := client.BeginTransfer(b.t.Context(), &vmreplicav1.BeginTransferRequest{
+		Relationship: relationship("a"), Transfer: transfer, Kind: vmreplicav1.TransferKind_TRANSFER_KIND_INITIAL,
+		Proof: vmreplicav1.ProofAlgorithm_PROOF_ALGORITHM_BLAKE3,
+		Disks: []*vmreplicav1.TransferDisk{{Id: "root", SizeBytes: diskSize, LogicalSectorBytes: 512}},
+	})
+	if err != nil {
+		b.t.Fatal(api.FromStatus(err))
+	}
+	stream, err := client.Transfer(b.t.Context())
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	open := &vmreplicav1.TransferOpen{Relationship: relationship("a"), Transfer: transfer, Disk: "root", Session: 1,
+		DigestCreditBytes: 1 << 20}
+	if err := stream.Send(&vmreplicav1.TransferRequest{Message: &vmreplicav1.TransferRequest_Open{Open: open}}); err != nil {
+		b.t.Fatal(err)
+	}
+	answer, err := stream.Recv()
+	if err != nil || answer.GetOpened() == nil {
+		b.t.Fatalf("opening answered %v, %v", answer, err)
+	}
+	return stream
+}
+
+// end is how a stream ends.
+func end(stream vmreplicav1.TransferService_TransferClient) error {
+	for {
+		if _, err := stream.Recv(); err != nil {
+			return err
+		}
+	}
+}
+
+func TestARaisedTermEndsTheStreamsOfALowerOne(t *testing.T) {
+	b := newBed(t)
+	b.authorize("pve1")
+	client := vmreplicav1.NewTransferServiceClient(b.dial("pve1"))
+	stream := b.stream(client)
+	raised := relationship("a")
+	raised.Term++
+	if _, err := client.Reconcile(t.Context(), &vmreplicav1.ReconcileRequest{Relationship: raised}); err != nil {
+		t.Fatal(err)
+	}
+	wantReason(t, "the stream", end(stream), failure.ReasonStaleTerm)
+}
+
+func TestAPrimaryIsToldThatItIsNoLongerAuthorized(t *testing.T) {
+	b := newBed(t)
+	b.authorize("pve1")
+	stream := b.stream(vmreplicav1.NewTransferServiceClient(b.dial("pve1")))
+	_, err := vmreplicav1.NewAuthorizationServiceClient(b.dial("alice")).DeleteAuthorization(t.Context(),
+		&vmreplicav1.DeleteAuthorizationRequest{Pattern: "pve1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantReason(t, "the stream", end(stream), failure.ReasonNotAuthorized)
+}
+
+func TestATransferDoesNotBeginWithoutRoomForProgress(t *testing.T) {
+	volume := durabletest.NewVolume(t, 24<<20) // about 16 MiB are free
+	files, err := storage.Open(volume.Path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer files.Close()
+	if err := files.CreateBase("root", 64<<20, false); err != nil {
+		t.Fatal(err)
+	}
+	filled := files.Balloon("filled")
+	if err := filled.Grow(8 << 20); err != nil {
+		t.Fatal(err)
+	}
+	record := func(size int64, incomplete bool) chain.Record {
+		return chain.Record{VM: "web01", Disks: []chain.Disk{{ID: "root", SizeBytes: size,
+			Base: chain.Base{File: "root", Incomplete: incomplete}}}}
+	}
+	used := &usage{storage: files}
+	for name, c := range map[string]struct {
+		record chain.Record
+		kind   replication.ResyncKind
+		full   bool
+	}{
+		"a first copy":                  {record(64<<20, true), replication.KindInitial, true},
+		"a resync":                      {record(64<<20, false), replication.KindResync, true},
+		"a verify, which needs nothing": {record(64<<20, false), replication.KindVerify, false},
+		"a small disk":                  {record(1<<20, false), replication.KindResync, false},
+	} {
+		err := used.checkBegin(c.record, c.kind)
+		switch {
+		case !c.full && err != nil:
+			t.Errorf("%s: %v", name, err)
+		case c.full && (err == nil || failure.Find(err).Reason != failure.ReasonStorageFull || failure.Find(err).Class != failure.Exhausted):
+			t.Errorf("%s: %v", name, err)
+		case c.full && !strings.Contains(err.Error(), "bytes are needed"):
+			t.Errorf("%s: %q does not say what is needed", name, err)
+		}
+	}
+}
+
+func TestAFullStorageIsToldOnceAndSoIsItsEnd(t *testing.T) {
+	files, err := storage.Open(t.TempDir(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer files.Close()
+	events, err := event.Open(statetest.New(durabletest.New()), slog.New(slog.DiscardHandler), time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	room := newRoom(files, events, slog.New(slog.DiscardHandler))
+	for range 2 {
+		room.Progress("web01")
+		room.Full("web01", "root")
+		room.Full("web01", "root")
+		room.Progress("web01")
+	}
+	told, err := events.List("web01", 0, 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var types []string
+	for _, e := range told {
+		types = append(types, e.Type)
+	}
+	want := []string{event.TypeStorageFull, event.TypeStorageRecovered, event.TypeStorageFull, event.TypeStorageRecovered}
+	if strings.Join(types, " ") != strings.Join(want, " ") {
+		t.Errorf("told %v", types)
+	}
+}
