@@ -56,6 +56,9 @@ type reloadState struct {
 	// was logged.
 	failed [sha256.Size]byte
 	warned bool
+	// used and rejected are told what became of new files; nil ones are told nothing.
+	used     func(identity string, notAfter time.Time)
+	rejected func(directory string, err error)
 }
 
 // LoadCredentials reads the directory's tls.crt, tls.key and ca.crt. It refuses a key that is not the

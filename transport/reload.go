@@ -24,6 +24,14 @@ func (c *Credentials) Watch(ctx context.Context) {
 	}
 }
 
+// Observe has used called when new files are in use and rejected when they cannot be used and the old ones stay, once
+// for each content, until another call of Observe. They must not block.
+func (c *Credentials) Observe(used func(identity string, notAfter time.Time), rejected func(directory string, err error)) {
+	c.reload.mu.Lock()
+	defer c.reload.mu.Unlock()
+	c.reload.used, c.reload.rejected = used, rejected
+}
+
 // Reload looks at the directory at once. An error means that the old credentials are still in use.
 func (c *Credentials) Reload() error {
 	c.reload.mu.Lock()
@@ -50,6 +58,9 @@ func (c *Credentials) look() {
 		c.reload.warned = true
 		c.log.Warn("new certificate files cannot be used; the old ones stay in use", "dir", c.dir, "error", err,
 			"not_after", c.NotAfter())
+		if c.reload.rejected != nil {
+			c.reload.rejected(c.dir, err)
+		}
 	}
 }
 
@@ -74,5 +85,8 @@ func (c *Credentials) replace() ([32]byte, error) {
 	}
 	c.current.Store(loaded)
 	c.log.Info("new certificate files are in use", "dir", c.dir, "not_after", loaded.notAfter)
+	if c.reload.used != nil {
+		c.reload.used(loaded.identity.String(), loaded.notAfter)
+	}
 	return digest, nil
 }

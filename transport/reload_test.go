@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -69,6 +70,10 @@ func TestABadNewPairKeepsTheOldAndWarnsOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	var told []string
+	credentials.Observe(
+		func(identity string, notAfter time.Time) { told = append(told, "used "+identity) },
+		func(directory string, err error) { told = append(told, "rejected "+directory) })
 	serial := credentials.Serial()
 	good, err := os.ReadFile(filepath.Join(dir, "tls.key"))
 	if err != nil {
@@ -96,6 +101,10 @@ func TestABadNewPairKeepsTheOldAndWarnsOnce(t *testing.T) {
 	credentials.Look()
 	if credentials.Serial() == serial {
 		t.Error("the good new pair is not used")
+	}
+	want := []string{"rejected " + dir, "rejected " + dir, "used " + credentials.Identity().String()}
+	if !slices.Equal(told, want) {
+		t.Errorf("told %q, want %q", told, want)
 	}
 }
 

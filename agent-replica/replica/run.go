@@ -99,6 +99,7 @@ func assemble(host *daemon.Host, p parts) (*agent, error) {
 	if err != nil {
 		return nil, err
 	}
+	daemon.RecordCertificates(p.credentials, events, host.Log)
 	table := chain.NewTable(p.store, events)
 	registry := chain.NewRegistry(table, p.files)
 	book := authorization.NewBook(p.store, p.files.CheckDevice)
