@@ -1,0 +1,182 @@
+package vhdx_test
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"math/rand/v2"
+	"testing"
+
+	"vmreplica/internal/disk"
+	"vmreplica/internal/disk/vhdx"
+	"vmreplica/internal/durable"
+)
+
+const grain = 4096
+
+// image is what an Image and a Layer have in common.
+type image interface {
+	disk.Disk
+	disk.Identified
+	LimitPages(n int)
+}
+
+// shape says what kind of file a test makes.
+type shape struct {
+	vhdx.Options
+	layer bool
+}
+
+func (s shape) create(file durable.File) (image, error) {
+	if s.layer {
+		return vhdx.CreateDifferencing(file, s.Options)
+	}
+	return vhdx.Create(file, s.Options)
+}
+
+func (s shape) open(file durable.File, mode durable.Mode) (image, error) {
+	if s.layer {
+		return vhdx.OpenDifferencing(file, mode)
+	}
+	return vhdx.Open(file, mode)
+}
+
+// block is the payload block's size.
+func (s shape) block() int64 {
+	switch {
+	case s.BlockBytes != 0:
+		return s.BlockBytes
+	case s.layer || s.Fixed:
+		return 2 * mib
+	default:
+		return 32 * mib
+	}
+}
+
+// model is what a file must hold: by grains of 4 KiB the stamp that their bytes repeat, 0 for zeros. What is missing
+// is absent from a layer, and zeros in a base.
+type model struct {
+	shape
+	stamps map[int64]uint64
+	last   uint64
+}
+
+func newModel(s shape) *model { return &model{shape: s, stamps: make(map[int64]uint64)} }
+
+// content is a grain that carries the stamp; every sector of it can be told from another stamp's.
+func content(stamp uint64) []byte {
+	return bytes.Repeat(binary.BigEndian.AppendUint64(nil, stamp), grain/8)
+}
+
+// carries says whether p repeats the stamp.
+func carries(p []byte, stamp uint64) bool {
+	return binary.BigEndian.Uint64(p) == stamp && bytes.Equal(p[8:], p[:len(p)-8])
+}
+
+// set writes count grains from first on, or zeros or unmaps them, on the disk and here.
+func (m *model) set(t testing.TB, d image, what int, first, count int64) {
+	t.Helper()
+	off := first * grain
+	n := min(count*grain, m.SizeBytes-off)
+	var p []byte
+	for g := first; g < first+count; g++ {
+		m.stamps[g] = 0
+		if what == 0 {
+			m.last++
+			m.stamps[g] = m.last
+			p = append(p, content(m.last)...)
+		}
+	}
+	switch what {
+	case 0:
+		_, err := d.WriteAt(p[:n], off)
+		must(t, err)
+	case 1:
+		must(t, d.Zero(off, n))
+	default:
+		must(t, d.Unmap(off, n))
+	}
+}
+
+// random changes a range near one of the blocks whose entries lie at the edges of a page of the BAT.
+func (m *model) random(t testing.TB, d image, r *rand.Rand) {
+	t.Helper()
+	first, count := m.pick(r)
+	m.set(t, d, max(r.IntN(6)-3, 0), first, count)
+}
+
+func (m *model) pick(r *rand.Rand) (first, count int64) {
+	grains, perBlock := (m.SizeBytes+grain-1)/grain, m.block()/grain
+	blocks := (grains + perBlock - 1) / perBlock
+	edges := []int64{0, 1, 2, 511, 512, 513, 1023, 1024, 1025, blocks - 1, r.Int64N(blocks)}
+	block := min(edges[r.IntN(len(edges))], blocks-1)
+	first = min(block*perBlock+r.Int64N(perBlock), grains-1)
+	limit := int64(40)
+	switch r.IntN(10) {
+	case 0: // a whole block and parts of its neighbours
+		first, limit = max(block*perBlock-r.Int64N(3), 0), perBlock+5
+		return first, min(limit, grains-first)
+	case 1: // exactly a block
+		return block * perBlock, min(perBlock, grains-block*perBlock)
+	}
+	return first, 1 + r.Int64N(min(limit, grains-first))
+}
+
+// check compares extents, and content extent by extent.
+func (m *model) check(t testing.TB, d image) {
+	t.Helper()
+	next := int64(0)
+	held := 0
+	for e, err := range d.Extents(0, m.SizeBytes) {
+		must(t, err)
+		if e.Offset != next || e.Length <= 0 {
+			t.Fatalf("%+v where %d follows", e, next)
+		}
+		next = e.End()
+		held += m.checkExtent(t, d, e)
+	}
+	if next != m.SizeBytes {
+		t.Fatalf("the extents end at %d of %d", next, m.SizeBytes)
+	}
+	if held != len(m.stamps) && m.layer {
+		t.Fatalf("%d grains are held, want %d", held, len(m.stamps))
+	}
+	for g, stamp := range m.stamps {
+		got := make([]byte, min(grain, m.SizeBytes-g*grain))
+		if _, err := d.ReadAt(got, g*grain); err != nil || !carries(got, stamp) {
+			t.Fatalf("grain %d has the stamp %d and reads %x, %v", g, stamp, got[:8], err)
+		}
+	}
+}
+
+// checkExtent holds a range against the model, and answers how many grains of it the file holds.
+func (m *model) checkExtent(t testing.TB, d image, e disk.Extent) int {
+	t.Helper()
+	first, last := e.Offset/grain, (e.End()-1)/grain
+	if e.Kind == disk.Absent {
+		if _, err := d.ReadAt(make([]byte, 512), e.Offset); !errors.Is(err, disk.ErrAbsent) {
+			t.Fatalf("reading %+v: %v", e, err)
+		}
+	}
+	if last-first > int64(len(m.stamps)) {
+		for g, stamp := range m.stamps {
+			if g >= first && g <= last && (e.Kind == disk.Absent || e.Kind != disk.Data && stamp != 0) {
+				t.Fatalf("grain %d has the stamp %d and is in %+v", g, stamp, e)
+			}
+		}
+		if e.Kind == disk.Absent {
+			return 0
+		}
+		return int(last - first + 1)
+	}
+	for g := first; g <= last; g++ {
+		stamp, present := m.stamps[g]
+		if present == (e.Kind == disk.Absent) && m.layer || e.Kind != disk.Data && stamp != 0 {
+			t.Fatalf("grain %d (present %t) has the stamp %d and is in %+v", g, present, stamp, e)
+		}
+	}
+	if e.Kind == disk.Absent {
+		return 0
+	}
+	return int(last - first + 1)
+}
