@@ -82,7 +82,7 @@ func sameAs(r Record, asked Create) error {
 		difference = fmt.Sprintf("its replica is %s, not %s", r.Spec.ReplicaAddress, asked.Spec.ReplicaAddress)
 	case r.Spec.UseExisting != asked.Spec.UseExisting:
 		difference = fmt.Sprintf("using existing files is %t, not %t", r.Spec.UseExisting, asked.Spec.UseExisting)
-	case !slices.Equal(r.Spec.Disks, asked.Spec.Disks):
+	case !slices.EqualFunc(r.Spec.Disks, asked.Spec.Disks, replication.DiskSpec.SameAs):
 		difference = fmt.Sprintf("its disks are %s, not %s", describe(r.Spec.Disks), describe(asked.Spec.Disks))
 	case !maps.Equal(r.Labels, asked.Labels):
 		difference = fmt.Sprintf("its labels are %v, not %v", r.Labels, asked.Labels)

@@ -43,19 +43,6 @@ func CheckName(what, name string) error {
 		Try("Use 1 to 63 letters, digits, '.', '_' or '-', beginning with a letter or digit.")
 }
 
-// Format is how the bytes of an image are to be read: stated by the operator, never probed.
-type Format string
-
-// Formats.
-const FormatRaw Format = "raw"
-
-// DiskSpec is one disk as the operator asked for it.
-type DiskSpec struct {
-	ID     string
-	Path   string
-	Format Format
-}
-
 // Spec is what the operator asked for.
 type Spec struct {
 	Disks          []DiskSpec
