@@ -112,6 +112,16 @@ func (r *Record) saveFigures(figures []resync.Figures) {
 	}
 }
 
+// has says whether these are the figures that were saved last.
+func (s *Resync) has(figures []resync.Figures) bool {
+	for i := range figures {
+		if s.Disks[i].Figures != figures[i] {
+			return false
+		}
+	}
+	return true
+}
+
 // outcome keeps what an attempt has shown and answers the root over all disks.
 func (r *Record) outcome(now time.Time, outcome resync.Outcome, figures []resync.Figures) (string, error) {
 	prover, err := blockdiff.NewProver(r.Resync.Proof)

@@ -34,6 +34,7 @@ type owner struct {
 	version   uint64
 	notBefore time.Time
 	checkAt   time.Time
+	keptAt    time.Time
 	// frozen starts no task: the VM is being removed. erased ends the owner.
 	frozen, erased bool
 }
@@ -124,6 +125,7 @@ func (o *owner) run(ctx context.Context) {
 		case <-timer.C:
 			if o.worker != nil && o.worker.todo == taskTransfer {
 				o.live.sample(time.Now())
+				o.keep(time.Now())
 			}
 		}
 	}
@@ -196,13 +198,28 @@ func (o *owner) settle() {
 		<-o.worker.done
 		o.worker = nil
 	}
-	record := o.record()
-	active := record.Active()
+	o.saveProgress()
+}
+
+// keepInterval is how often the progress of a transfer is saved: what a kill makes the agent forget.
+const keepInterval = 5 * time.Second
+
+// keep saves the progress when that is due.
+func (o *owner) keep(now time.Time) {
+	if now.Sub(o.keptAt) >= keepInterval {
+		o.keptAt = now
+		o.saveProgress()
+	}
+}
+
+// saveProgress saves how far the running resync came, if that is not what was saved last.
+func (o *owner) saveProgress() {
+	active := o.record().Active()
 	if o.erased || active == nil || !active.running() {
 		return
 	}
 	figures := o.live.figures(active.ID)
-	if len(figures) == 0 {
+	if len(figures) == 0 || active.has(figures) {
 		return
 	}
 	c := change{transition: func(r Record) (Record, []event.Event, error) {

@@ -61,7 +61,9 @@ func (r *Record) takeUp(next *Resync, restart bool) {
 	}
 	next.Transfer, next.Proof = left.Transfer, left.Proof
 	for i := range next.Disks {
-		next.Disks[i].Cut, next.Disks[i].Figures = left.Cuts[i], left.Figures[i]
+		figures := left.Figures[i]
+		figures.WireBytesSent, figures.WireBytesReceived, figures.SegmentsResent = 0, 0, 0 // the earlier resync's own
+		next.Disks[i].Cut, next.Disks[i].Figures = left.Cuts[i], figures
 	}
 }
 

@@ -7,12 +7,13 @@ import (
 )
 
 // Progress is how far a disk has come, over all attempts of a resync. It is written by the pass and may be read
-// at any time; no figure falls, except Compared and Durable when a pass begins again at 0.
+// at any time. What was compared and what differs belong to a position: a pass that goes on at the replica's cursor
+// forgets what an earlier one found behind it, so that no block counts twice. What crossed the wire only rises.
 type Progress struct {
-	compared, durable               atomic.Int64
-	blocksDiffering, bytesDiffering atomic.Int64
-	wireSent, wireReceived          atomic.Int64
-	segmentsResent                  atomic.Int64
+	compared, durable      atomic.Int64
+	wireSent, wireReceived atomic.Int64
+	segmentsResent         atomic.Int64
+	differences            differences
 }
 
 // Figures are a Progress at one moment.
@@ -21,7 +22,11 @@ type Figures struct {
 	ComparedBytes, DurableBytes int64
 	// BlocksDiffering counts 64 KiB blocks, BytesDiffering the bytes shipped for them, before compression; a zeroed
 	// range counts its length.
-	BlocksDiffering, BytesDiffering  int64
+	BlocksDiffering, BytesDiffering int64
+	// DurableBlocksDiffering and DurableBytesDiffering are the part of both before DurableBytes: what stays when the
+	// resync is interrupted there.
+	DurableBlocksDiffering, DurableBytesDiffering int64
+	// WireBytesSent and WireBytesReceived sum all attempts, also what was lost and had to be sent again.
 	WireBytesSent, WireBytesReceived int64
 	// SegmentsResent counts proofs that did not hold at first.
 	SegmentsResent int64
@@ -29,9 +34,11 @@ type Figures struct {
 
 // Figures reads the progress.
 func (p *Progress) Figures() Figures {
+	all, settled := p.differences.sums()
 	return Figures{
 		ComparedBytes: p.compared.Load(), DurableBytes: p.durable.Load(),
-		BlocksDiffering: p.blocksDiffering.Load(), BytesDiffering: p.bytesDiffering.Load(),
+		BlocksDiffering: all.blocks, BytesDiffering: all.bytes,
+		DurableBlocksDiffering: settled.blocks, DurableBytesDiffering: settled.bytes,
 		WireBytesSent: p.wireSent.Load(), WireBytesReceived: p.wireReceived.Load(),
 		SegmentsResent: p.segmentsResent.Load(),
 	}
@@ -41,8 +48,7 @@ func (p *Progress) Figures() Figures {
 func (p *Progress) Restore(f Figures) {
 	p.compared.Store(f.ComparedBytes)
 	p.durable.Store(f.DurableBytes)
-	p.blocksDiffering.Store(f.BlocksDiffering)
-	p.bytesDiffering.Store(f.BytesDiffering)
+	p.differences.restore(sum{f.BlocksDiffering, f.BytesDiffering}, sum{f.DurableBlocksDiffering, f.DurableBytesDiffering})
 	p.wireSent.Store(f.WireBytesSent)
 	p.wireReceived.Store(f.WireBytesReceived)
 	p.segmentsResent.Store(f.SegmentsResent)
@@ -53,14 +59,23 @@ func (f Figures) BlocksCompared() int64 {
 	return (f.ComparedBytes + blockdiff.BlockSize - 1) / blockdiff.BlockSize
 }
 
+// restart begins at 0.
 func (p *Progress) restart() {
-	p.compared.Store(0)
 	p.durable.Store(0)
+	p.begin(0, 0)
 }
 
-func (p *Progress) differing(blocks, bytes int64) {
-	p.blocksDiffering.Add(blocks)
-	p.bytesDiffering.Add(bytes)
+// begin takes position as what was compared, the start of segment: a pass goes on there.
+func (p *Progress) begin(segment, position int64) {
+	p.differences.begin(segment)
+	p.compared.Store(position)
+	raise(&p.durable, position)
+}
+
+// reach takes position as durable on the replica, the start of segment or the disk's end.
+func (p *Progress) reach(segment, position int64) {
+	p.differences.settle(segment)
+	raise(&p.durable, position)
 }
 
 // raise sets a to value unless it is higher already; one goroutine writes a.

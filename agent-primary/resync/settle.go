@@ -36,6 +36,8 @@ type settler struct {
 const maxResends = 3
 
 func newSettler(p *pass, results <-chan compared) *settler {
+	cursor := p.opened.Cursor.Segment
+	p.disk.Progress.begin(cursor, min(cursor*blockdiff.SegmentSize, p.geometry.Size()))
 	return &settler{
 		pass: p, results: results,
 		window:  newWindow(p.geometry, p.prover, p.opened.Cursor),
@@ -122,7 +124,7 @@ func (s *settler) ship(ctx context.Context, c compared) error {
 	var ask Refine
 	for _, d := range c.differing {
 		block := c.first + d.index
-		s.disk.Progress.differing(1, 0)
+		s.disk.Progress.differences.add(block, 1, 0)
 		switch d.way {
 		case zero:
 			if err := s.shipZero(ctx, block, 1); err != nil {
@@ -219,7 +221,7 @@ func (s *settler) acknowledge(a Acknowledgement) error {
 	if err := s.window.prove(a.ProvenSegment); err != nil {
 		return err
 	}
-	raise(&s.disk.Progress.durable, min(a.DurableSegment*blockdiff.SegmentSize, s.geometry.Size()))
+	s.disk.Progress.reach(a.DurableSegment, min(a.DurableSegment*blockdiff.SegmentSize, s.geometry.Size()))
 	return nil
 }
 
@@ -235,7 +237,7 @@ func (s *settler) finish(ctx context.Context) error {
 	}
 	raise(&s.disk.Progress.compared, s.geometry.Size())
 	if !s.verifying() {
-		raise(&s.disk.Progress.durable, s.geometry.Size())
+		s.disk.Progress.reach(s.geometry.Segments(), s.geometry.Size())
 	}
 	if s.finished != s.window.chain && !s.verifying() {
 		return protocol("the replica finished with another root")

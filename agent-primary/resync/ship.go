@@ -19,7 +19,7 @@ func (s *settler) shipSpans(ctx context.Context, block int64, data []byte, spans
 	}
 	offset, _ := s.geometry.BlockRange(block)
 	for _, span := range spans {
-		s.disk.Progress.differing(0, int64(span.Length))
+		s.disk.Progress.differences.add(block, 1, int64(span.Length))
 		part := data[span.Offset : span.Offset+span.Length]
 		if err := s.builder.AddData(offset+int64(span.Offset), part); err != nil {
 			return err
@@ -34,7 +34,7 @@ func (s *settler) shipZero(ctx context.Context, block, count int64) error {
 		return err
 	}
 	offset, length := s.blockBytes(block, count)
-	s.disk.Progress.differing(0, length)
+	s.disk.Progress.differences.add(block, count, length)
 	return s.builder.AddZero(offset, length)
 }
 
@@ -44,7 +44,7 @@ func (s *settler) shipUnmapped(ctx context.Context, unmapped piece) error {
 		return err
 	}
 	offset, length := s.blockBytes(unmapped.first, unmapped.count)
-	s.disk.Progress.differing(unmapped.count, length)
+	s.disk.Progress.differences.add(unmapped.first, unmapped.count, length)
 	return s.builder.AddUnmapped(offset, length)
 }
 
@@ -131,9 +131,8 @@ func (s *settler) mismatched(ctx context.Context, m Mismatch) error {
 		differing = true
 		block := first + int64(i)
 		_, length := s.geometry.BlockRange(block)
-		s.disk.Progress.differing(1, 0)
 		if s.verifying() {
-			s.disk.Progress.differing(0, length)
+			s.disk.Progress.differences.add(block, 1, length)
 			continue
 		}
 		if err := s.resend(ctx, block); err != nil {

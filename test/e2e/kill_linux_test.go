@@ -89,9 +89,14 @@ func killing(t *testing.T, which func(*pair) []*agent) {
 		if done.GetRestarts() != 0 {
 			t.Errorf("trial %d: the pass began again %d times", trial, done.GetRestarts())
 		}
-		if most := changed*block + lostByKill; done.GetDisks()[0].GetBytesDiffering() > most {
+		disk := done.GetDisks()[0]
+		if most := changed*block + lostByKill; disk.GetWireBytesSent() > most {
 			t.Errorf("trial %d: %d bytes were sent for %d differing, killed after %s",
-				trial, done.GetDisks()[0].GetBytesDiffering(), changed*block, moment)
+				trial, disk.GetWireBytesSent(), changed*block, moment)
+		}
+		if disk.GetBytesDiffering() > changed*block || disk.GetBlocksDiffering() > min(changed, size/(64<<10)) {
+			t.Errorf("trial %d: %d blocks and %d bytes differed, and %d blocks of %d bytes were changed",
+				trial, disk.GetBlocksDiffering(), disk.GetBytesDiffering(), changed, block)
 		}
 		equal(t, p.image(), p.base())
 		t.Logf("trial %d: killed after %s as %s, cursor %d MiB", trial, moment.Round(time.Millisecond), state, highest/mib)

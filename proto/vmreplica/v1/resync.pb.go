@@ -351,10 +351,13 @@ type ResyncDisk struct {
 	Id        string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	Path      string                 `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
 	SizeBytes int64                  `protobuf:"varint,3,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
-	// Blocks are 64 KiB.
-	BlocksCompared    int64                `protobuf:"varint,4,opt,name=blocks_compared,json=blocksCompared,proto3" json:"blocks_compared,omitempty"`
-	BlocksDiffering   int64                `protobuf:"varint,5,opt,name=blocks_differing,json=blocksDiffering,proto3" json:"blocks_differing,omitempty"`
-	BytesDiffering    int64                `protobuf:"varint,6,opt,name=bytes_differing,json=bytesDiffering,proto3" json:"bytes_differing,omitempty"`
+	// Blocks are 64 KiB. What was compared and what differs are of the pass over the disk, each block once, however
+	// often the pass was interrupted; a pass that begins again at 0 counts anew.
+	BlocksCompared  int64 `protobuf:"varint,4,opt,name=blocks_compared,json=blocksCompared,proto3" json:"blocks_compared,omitempty"`
+	BlocksDiffering int64 `protobuf:"varint,5,opt,name=blocks_differing,json=blocksDiffering,proto3" json:"blocks_differing,omitempty"`
+	BytesDiffering  int64 `protobuf:"varint,6,opt,name=bytes_differing,json=bytesDiffering,proto3" json:"bytes_differing,omitempty"`
+	// Everything that crossed the wire in all attempts of this resync, what was lost and sent again included; a kill of
+	// the primary agent may hide its last 5 seconds.
 	WireBytesSent     int64                `protobuf:"varint,7,opt,name=wire_bytes_sent,json=wireBytesSent,proto3" json:"wire_bytes_sent,omitempty"`
 	WireBytesReceived int64                `protobuf:"varint,8,opt,name=wire_bytes_received,json=wireBytesReceived,proto3" json:"wire_bytes_received,omitempty"`
 	Duration          *durationpb.Duration `protobuf:"bytes,9,opt,name=duration,proto3" json:"duration,omitempty"`

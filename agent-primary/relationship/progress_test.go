@@ -1,0 +1,67 @@
+package relationship_test
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"vmreplica/agent-primary/resync"
+	"vmreplica/internal/failure"
+	"vmreplica/internal/replication"
+)
+
+func TestAKillForgetsFewSecondsOfTheProgress(t *testing.T) {
+	bubble(t, func(t *testing.T, p *pair) {
+		a := p.replicating()
+		defer a.stop()
+		var pass *resync.Progress
+		p.moved = func(moving *resync.Progress) { pass = moving }
+		p.during = func(ctx context.Context, _ int) error {
+			<-ctx.Done()
+			return context.Cause(ctx)
+		}
+		p.begin(a, replication.KindResync)
+		synctest.Wait()
+		for sent := int64(1); sent <= 10; sent++ {
+			pass.Restore(resync.Figures{WireBytesSent: sent})
+			time.Sleep(7 * time.Second)
+			synctest.Wait()
+			saved := p.view(a).Record.Resync.Disks[0].Figures
+			if saved.WireBytesSent != sent {
+				t.Fatalf("%d bytes were sent 7 s ago and %d are saved", sent, saved.WireBytesSent)
+			}
+		}
+	})
+}
+
+func TestWhatAnEarlierResyncSentIsItsOwn(t *testing.T) {
+	bubble(t, func(t *testing.T, p *pair) {
+		a := p.replicating()
+		defer a.stop()
+		before := p.view(a).Statistics.SentBytes
+		var begun []int64
+		p.moved = func(pass *resync.Progress) {
+			figures := pass.Figures()
+			begun = append(begun, figures.WireBytesSent)
+			figures.WireBytesSent += 1000
+			pass.Restore(figures)
+		}
+		p.during = func(_ context.Context, attempt int) error {
+			if attempt == 2 {
+				return failure.New(failure.Precondition, failure.ReasonImageUnreadable, "I/O error")
+			}
+			return nil
+		}
+		p.begin(a, replication.KindResync)
+		p.settle()
+		if sent := p.view(a).Statistics.SentBytes - before; sent != 1000 {
+			t.Fatalf("the failed resync counts %d bytes", sent)
+		}
+		p.begin(a, replication.KindResync)
+		p.settle()
+		if len(begun) != 2 || begun[1] != 0 {
+			t.Fatalf("the resyncs began with %d bytes sent", begun)
+		}
+	})
+}
