@@ -17,30 +17,12 @@ var severities = []pair[event.Severity, vmreplicav1.Severity]{
 // SeverityToProto is a severity on the wire.
 func SeverityToProto(s event.Severity) vmreplicav1.Severity { return enum(severities, s) }
 
-// SeverityFromProto is a severity from the wire.
-func SeverityFromProto(s vmreplicav1.Severity) (event.Severity, error) {
-	return word(severities, "severity", s)
-}
-
 // EventToProto is an event on the wire.
 func EventToProto(e event.Event) *vmreplicav1.Event {
 	return &vmreplicav1.Event{
 		Id: e.ID, Sequence: e.Sequence, Time: TimeToProto(e.Time), Severity: SeverityToProto(e.Severity),
 		Type: e.Type, Vm: e.VM, Disk: e.Disk, Message: clean(e.Message, maxEventText), Details: cleanDetails(e.Details),
 	}
-}
-
-// EventFromProto is an event from the wire.
-func EventFromProto(e *vmreplicav1.Event) (event.Event, error) {
-	severity, err := SeverityFromProto(e.GetSeverity())
-	if err != nil {
-		return event.Event{}, err
-	}
-	return event.Event{
-		ID: e.GetId(), Sequence: e.GetSequence(), Time: TimeFromProto(e.GetTime()), Severity: severity,
-		Type: clean(e.GetType(), maxName), VM: clean(e.GetVm(), maxName), Disk: clean(e.GetDisk(), maxName),
-		Message: clean(e.GetMessage(), maxEventText), Details: cleanDetails(e.GetDetails()),
-	}, nil
 }
 
 func cleanDetails(details map[string]string) map[string]string {

@@ -103,18 +103,6 @@ func HealthReasonToProto(r replication.HealthReason) *vmreplicav1.HealthReason {
 	}
 }
 
-// HealthReasonFromProto is one reason from the wire.
-func HealthReasonFromProto(r *vmreplicav1.HealthReason) (replication.HealthReason, error) {
-	health, err := HealthFromProto(r.GetHealth())
-	if err != nil {
-		return replication.HealthReason{}, err
-	}
-	return replication.HealthReason{
-		Code: clean(r.GetCode(), maxName), Health: health, Message: clean(r.GetMessage(), maxMessage),
-		Remedy: clean(r.GetRemedy(), maxRemedy), Since: TimeFromProto(r.GetSince()), Disk: clean(r.GetDisk(), maxName),
-	}, nil
-}
-
 // TimeToProto is t on the wire; the zero time is unset.
 func TimeToProto(t time.Time) *timestamppb.Timestamp {
 	if t.IsZero() {

@@ -118,34 +118,14 @@ var formats = []pair[replication.Format, vmreplicav1.DiskFormat]{
 // StateToProto is a relationship's state on the wire.
 func StateToProto(s replication.State) vmreplicav1.ReplicationState { return enum(states, s) }
 
-// StateFromProto is a relationship's state from the wire.
-func StateFromProto(s vmreplicav1.ReplicationState) (replication.State, error) {
-	return word(states, "replication state", s)
-}
-
 // ActivityToProto is an activity on the wire.
 func ActivityToProto(a replication.Activity) vmreplicav1.Activity { return enum(activities, a) }
-
-// ActivityFromProto is an activity from the wire.
-func ActivityFromProto(a vmreplicav1.Activity) (replication.Activity, error) {
-	return word(activities, "activity", a)
-}
 
 // HealthToProto is a health on the wire.
 func HealthToProto(h replication.Health) vmreplicav1.Health { return enum(healths, h) }
 
-// HealthFromProto is a health from the wire.
-func HealthFromProto(h vmreplicav1.Health) (replication.Health, error) {
-	return word(healths, "health", h)
-}
-
 // CauseToProto is a cause on the wire; none is UNSPECIFIED.
 func CauseToProto(c replication.Cause) vmreplicav1.ResyncCause { return enum(causes, c) }
-
-// CauseFromProto is a cause from the wire; UNSPECIFIED is none.
-func CauseFromProto(c vmreplicav1.ResyncCause) (replication.Cause, error) {
-	return word(causes, "resync cause", c)
-}
 
 // ResyncKindToProto is a kind of resync for an operator.
 func ResyncKindToProto(k replication.ResyncKind) vmreplicav1.ResyncKind { return enum(resyncKinds, k) }
@@ -160,19 +140,9 @@ func TransferKindToProto(k replication.ResyncKind) vmreplicav1.TransferKind {
 	return enum(transferKinds, k)
 }
 
-// TransferKindFromProto is a kind of resync that a primary asked for.
-func TransferKindFromProto(k vmreplicav1.TransferKind) (replication.ResyncKind, error) {
-	return word(transferKinds, "transfer kind", k)
-}
-
 // ResyncStateToProto is a resync's state on the wire.
 func ResyncStateToProto(s replication.ResyncState) vmreplicav1.ResyncState {
 	return enum(resyncStates, s)
-}
-
-// ResyncStateFromProto is a resync's state from the wire.
-func ResyncStateFromProto(s vmreplicav1.ResyncState) (replication.ResyncState, error) {
-	return word(resyncStates, "resync state", s)
 }
 
 // FormatToProto is an image's format on the wire.
