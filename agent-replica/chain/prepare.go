@@ -4,7 +4,6 @@ import (
 	"path"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -105,8 +104,7 @@ func (r *Registry) Prepare(p Prepare) (Record, error) {
 				record.tell(event.BaseAdopted(p.VM, d.ID, r.place(d.Base)))
 			}
 		}
-		record.tell(event.New(event.TypeCreated, p.VM, "", "The replica of the virtual machine is prepared.",
-			map[string]string{"primary": p.Primary, "disks": strconv.Itoa(len(record.Disks))}))
+		record.tell(event.ReplicaPrepared(p.VM, p.Primary, len(record.Disks)))
 		record.Prepared = true
 		return nil
 	})

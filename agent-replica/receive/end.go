@@ -165,18 +165,21 @@ func (r *Receiver) Supersede(vmName string, term uint64) {
 // Refuse stops a VM's streams with a cause that their primary is told, and gives its disks back.
 func (r *Receiver) Refuse(vmName string, cause *failure.Error) { r.end(vmName, cause) }
 
-// noteFull tells of err when it is a full storage.
-func (r *Receiver) noteFull(vmName string, err error) {
-	if err == nil || r.Room == nil {
+// noteObstacle tells of err when it is something that stands in the way.
+func (r *Receiver) noteObstacle(vmName string, err error) {
+	if err == nil || r.Obstacles == nil {
 		return
 	}
-	if found := failure.Find(err); found.Reason == failure.ReasonStorageFull {
-		r.Room.Full(vmName, found.Disk)
+	switch found := failure.Find(err); found.Reason {
+	case failure.ReasonStorageFull:
+		r.Obstacles.Full(vmName, found.Disk)
+	case failure.ReasonImageInUse:
+		r.Obstacles.InUse(vmName, found.Disk, found.Message)
 	}
 }
 
 func (r *Receiver) noteProgress(vmName string) {
-	if r.Room != nil {
-		r.Room.Progress(vmName)
+	if r.Obstacles != nil {
+		r.Obstacles.Progress(vmName)
 	}
 }

@@ -47,7 +47,7 @@ func (r *Receiver) Transfer(stream stream) error {
 		r.End(named.GetVm())
 	}
 	err = failure.Locate(err, named.GetVm(), open.GetDisk())
-	r.noteFull(named.GetVm(), err)
+	r.noteObstacle(named.GetVm(), err)
 	return err
 }
 

@@ -25,12 +25,16 @@ type Gate interface {
 	Admit(ctx context.Context, named *vmreplicav1.Relationship) (chain.Record, error)
 }
 
-// Room is told how a VM's transfer stands with the storage's room, as often as it shows.
-type Room interface {
+// Obstacles is told what stands in the way of a VM's transfer and when it is gone, as often as it shows.
+type Obstacles interface {
 	// Full says that a disk, or the VM when disk is empty, waits for room.
 	Full(vm, disk string)
 	// Progress says that something was received and is durable.
 	Progress(vm string)
+	// InUse says that another program has a disk of the VM open, and which in message.
+	InUse(vm, disk, message string)
+	// Opened says that the VM's disks are open.
+	Opened(vm string)
 }
 
 // Config is what a Receiver works on.
@@ -42,10 +46,10 @@ type Config struct {
 	CheckRoom func(record chain.Record) error
 	// CheckBegin refuses to begin, or to go on with, a transfer for which there is no room at all; nil refuses none.
 	CheckBegin func(record chain.Record, kind replication.ResyncKind) error
-	// Room is told of a storage that is full and of progress after it; nil is told nothing.
-	Room   Room
-	Log    *slog.Logger
-	Limits Limits
+	// Obstacles is told what stands in the way; nil is told nothing.
+	Obstacles Obstacles
+	Log       *slog.Logger
+	Limits    Limits
 }
 
 // Receiver serves the transfers of all VMs. Its methods may be called concurrently.
@@ -111,6 +115,9 @@ func (r *Receiver) open(vmName string) (*transfer, error) {
 		unhold()
 	}
 	r.transfers[vmName] = t
+	if r.Obstacles != nil {
+		r.Obstacles.Opened(vmName)
+	}
 	return t, nil
 }
 
@@ -131,6 +138,14 @@ func (r *Receiver) enter(vmName string) (*transfer, error) {
 	}
 }
 
+// enterFor is enter for a call whose request was read with that error.
+func (r *Receiver) enterFor(vmName string, read error) (*transfer, error) {
+	if read != nil {
+		return nil, failure.Locate(read, vmName, "")
+	}
+	return r.enter(vmName)
+}
+
 // current says that t was not given back. It stays so while t's changing is held.
 func (r *Receiver) current(vmName string, t *transfer) bool {
 	r.mu.Lock()
@@ -143,16 +158,14 @@ func (r *Receiver) BeginTransfer(_ context.Context, request *vmreplicav1.BeginTr
 ) (*vmreplicav1.BeginTransferResponse, error) {
 	begin, err := beginOf(request)
 	vmName := request.GetRelationship().GetVm()
+	t, err := r.enterFor(vmName, err)
 	if err != nil {
-		return nil, failure.Locate(err, vmName, "")
-	}
-	t, err := r.enter(vmName)
-	if err != nil {
+		r.noteObstacle(vmName, err)
 		return nil, err
 	}
 	defer t.changing.Unlock()
 	record, err := r.begin(t, begin)
-	r.noteFull(vmName, err)
+	r.noteObstacle(vmName, err)
 	if err != nil {
 		if record, readErr := t.vm.Record(); readErr == nil && record.Transfer == nil {
 			r.drop(vmName) // nothing is open that the disks would be held for
@@ -207,10 +220,7 @@ func (r *Receiver) CommitTransfer(ctx context.Context, request *vmreplicav1.Comm
 ) (*vmreplicav1.CommitTransferResponse, error) {
 	commit, err := commitOf(request)
 	vmName := request.GetRelationship().GetVm()
-	if err != nil {
-		return nil, failure.Locate(err, vmName, "")
-	}
-	t, err := r.enter(vmName)
+	t, err := r.enterFor(vmName, err)
 	if err != nil {
 		return nil, err
 	}

@@ -111,7 +111,7 @@ func assemble(host *daemon.Host, p parts) (*agent, error) {
 	receiver := receive.New(receive.Config{
 		Registry: registry, Space: p.files, Gate: gate, Log: host.Log, Limits: receive.DefaultLimits(),
 		CheckRoom:  func(record chain.Record) error { return used.checkQuota(book, record) },
-		CheckBegin: used.checkBegin, Room: newRoom(p.files, events, host.Log),
+		CheckBegin: used.checkBegin, Obstacles: newObstacles(p.files, events, host.Log),
 	})
 	gate.raised = receiver.Supersede
 	a := &agent{merger: merger, receiver: receiver, observer: newObserver(registry, merger, host.Log)}

@@ -23,21 +23,15 @@ func (b *bed) stream(client vmreplicav1.TransferServiceClient) vmreplicav1.Trans
 	if _, err := client.PrepareReplica(b.t.Context(), prepareRequest("a", false, diskSize)); err != nil {
 		b.t.Fatal(err)
 	}
-	transfer := strings.Repeat("c", 32)
-	_, err := client.BeginTransfer(b.t.Context(), &vmreplicav1.BeginTransferRequest{
-		Relationship: relationship("a"), Transfer: transfer, Kind: vmreplicav1.TransferKind_TRANSFER_KIND_INITIAL,
-		Proof: vmreplicav1.ProofAlgorithm_PROOF_ALGORITHM_BLAKE3,
-		Disks: []*vmreplicav1.TransferDisk{{Id: "root", SizeBytes: diskSize, LogicalSectorBytes: 512}},
-	})
-	if err != nil {
+	if _, err := client.BeginTransfer(b.t.Context(), beginRequest()); err != nil {
 		b.t.Fatal(api.FromStatus(err))
 	}
 	stream, err := client.Transfer(b.t.Context())
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	open := &vmreplicav1.TransferOpen{Relationship: relationship("a"), Transfer: transfer, Disk: "root", Session: 1,
-		DigestCreditBytes: 1 << 20}
+	open := &vmreplicav1.TransferOpen{Relationship: relationship("a"), Transfer: beginRequest().Transfer, Disk: "root",
+		Session: 1, DigestCreditBytes: 1 << 20}
 	if err := stream.Send(&vmreplicav1.TransferRequest{Message: &vmreplicav1.TransferRequest_Open{Open: open}}); err != nil {
 		b.t.Fatal(err)
 	}
@@ -46,6 +40,15 @@ func (b *bed) stream(client vmreplicav1.TransferServiceClient) vmreplicav1.Trans
 		b.t.Fatalf("opening answered %v, %v", answer, err)
 	}
 	return stream
+}
+
+func beginRequest() *vmreplicav1.BeginTransferRequest {
+	return &vmreplicav1.BeginTransferRequest{
+		Relationship: relationship("a"), Transfer: strings.Repeat("c", 32),
+		Kind:  vmreplicav1.TransferKind_TRANSFER_KIND_INITIAL,
+		Proof: vmreplicav1.ProofAlgorithm_PROOF_ALGORITHM_BLAKE3,
+		Disks: []*vmreplicav1.TransferDisk{{Id: "root", SizeBytes: diskSize, LogicalSectorBytes: 512}},
+	}
 }
 
 // end is how a stream ends.
@@ -80,6 +83,43 @@ func TestAPrimaryIsToldThatItIsNoLongerAuthorized(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantReason(t, "the stream", end(stream), failure.ReasonNotAuthorized)
+}
+
+// A base that a machine has open is told of once, however often the primary tries.
+func TestABaseInUseIsAnEvent(t *testing.T) {
+	b := newBed(t)
+	b.authorize("pve1")
+	client := vmreplicav1.NewTransferServiceClient(b.dial("pve1"))
+	if _, err := client.PrepareReplica(t.Context(), prepareRequest("a", false, diskSize)); err != nil {
+		t.Fatal(err)
+	}
+	files, err := storage.Open(b.storage, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer files.Close()
+	base, err := files.OpenBase(chain.Base{File: "pve1/web01/root"}, 512)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer base.Close()
+	for range 2 {
+		_, err := client.BeginTransfer(t.Context(), beginRequest())
+		wantReason(t, "a base in use", err, failure.ReasonImageInUse)
+	}
+	told, err := vmreplicav1.NewEventServiceClient(b.dial("alice")).ListEvents(t.Context(), &vmreplicav1.ListEventsRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	count := 0
+	for _, e := range told.GetEvents() {
+		if e.GetType() == event.TypeImageInUse && strings.Contains(e.GetMessage(), "is open") {
+			count++
+		}
+	}
+	if count != 1 {
+		t.Errorf("told %d times: %v", count, told.GetEvents())
+	}
 }
 
 func TestATransferDoesNotBeginWithoutRoomForProgress(t *testing.T) {
@@ -123,7 +163,7 @@ func TestATransferDoesNotBeginWithoutRoomForProgress(t *testing.T) {
 	}
 }
 
-func TestAFullStorageIsToldOnceAndSoIsItsEnd(t *testing.T) {
+func TestAnObstacleIsToldOnceAndSoIsItsEnd(t *testing.T) {
 	files, err := storage.Open(t.TempDir(), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -133,12 +173,15 @@ func TestAFullStorageIsToldOnceAndSoIsItsEnd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	room := newRoom(files, events, slog.New(slog.DiscardHandler))
+	o := newObstacles(files, events, slog.New(slog.DiscardHandler))
 	for range 2 {
-		room.Progress("web01")
-		room.Full("web01", "root")
-		room.Full("web01", "root")
-		room.Progress("web01")
+		o.Progress("web01")
+		o.Full("web01", "root")
+		o.Full("web01", "root")
+		o.Progress("web01")
+		o.InUse("web01", "root", "root is open in qemu (12)")
+		o.InUse("web01", "root", "root is open in qemu (12)")
+		o.Opened("web01")
 	}
 	told, err := events.List("web01", 0, 100)
 	if err != nil {
@@ -148,7 +191,8 @@ func TestAFullStorageIsToldOnceAndSoIsItsEnd(t *testing.T) {
 	for _, e := range told {
 		types = append(types, e.Type)
 	}
-	want := []string{event.TypeStorageFull, event.TypeStorageRecovered, event.TypeStorageFull, event.TypeStorageRecovered}
+	want := []string{event.TypeStorageFull, event.TypeStorageRecovered, event.TypeImageInUse}
+	want = append(want, want...)
 	if strings.Join(types, " ") != strings.Join(want, " ") {
 		t.Errorf("told %v", types)
 	}

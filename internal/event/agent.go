@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strconv"
 	"time"
+
+	"vmreplica/internal/failure"
 )
 
 // ReplicationFailed is changes that could not be replicated.
@@ -30,10 +32,10 @@ func SuspendedByError(vm, disk, reason, message string) Event {
 		map[string]string{"reason": reason})
 }
 
-// ReplicationCreated is a VM that is replicated from now on.
-func ReplicationCreated(vm, replica string, disks int) Event {
-	return New(TypeCreated, vm, "", fmt.Sprintf("Replication to %s was enabled for %d disks.", replica, disks),
-		map[string]string{"replica": replica, "disks": strconv.Itoa(disks)})
+// ReplicaPrepared is a VM whose replica has its disks on this host.
+func ReplicaPrepared(vm, primary string, disks int) Event {
+	return New(TypeCreated, vm, "", "The replica of the virtual machine is prepared.",
+		map[string]string{"primary": primary, "disks": strconv.Itoa(disks)})
 }
 
 // ReplicationRemoved is a VM that is replicated no longer.
@@ -80,10 +82,9 @@ func StorageRecovered(vm, disk, path string, free int64) Event {
 		map[string]string{"path": path, "free_bytes": strconv.FormatInt(free, 10)})
 }
 
-// ImageInUse is an image that another process has open.
-func ImageInUse(vm, disk, path, holder string) Event {
-	return New(TypeImageInUse, vm, disk, fmt.Sprintf("The image %s is in use by %s.", path, holder),
-		map[string]string{"path": path, "holder": holder})
+// ImageInUse is an image that another program has open; message says which.
+func ImageInUse(vm, disk, message string) Event {
+	return New(TypeImageInUse, vm, disk, sentence(message), map[string]string{"reason": failure.ReasonImageInUse})
 }
 
 // BaseAdopted is a file that was there and serves as a replica's base after everything is compared.

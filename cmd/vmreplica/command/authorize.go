@@ -30,7 +30,8 @@ func (v *invocation) authorize() *cobra.Command {
 
 Use it on the replica, before "enable" on the primary. A bare NAME means the primary of that name in the replica's
 own trust domain; the name of a PATTERN may be or end in one '*'. Disks land at STORAGE/SUBDIR/VM/DISK. To change
-the quota or the devices of an entry repeat it with --update. Like New-VMReplicationAuthorizationEntry.`,
+the quota or the devices of an entry repeat it with --update. A device that is mapped to a disk is given to it: the first
+copy writes over what it holds, without --use-existing. Like New-VMReplicationAuthorizationEntry.`,
 		Example: `  vmreplica --server replica.example:7443 authorize host1
   vmreplica --server replica.example:7443 authorize 'berlin-*' --storage berlin --quota 2TiB
   vmreplica --server replica.example:7443 authorize host1 --update --quota 4TiB`,
