@@ -1,6 +1,7 @@
 package vhd
 
 import (
+	"errors"
 	"fmt"
 	"iter"
 	"sync"
@@ -136,8 +137,13 @@ func (d *fixed) Flush() error {
 	return nil
 }
 
-// Close closes the file. It does not flush.
-func (d *fixed) Close() error { return d.file.Close() }
+// Close flushes what a writer left and closes the file.
+func (d *fixed) Close() error {
+	if d.mode != durable.ReadWrite {
+		return d.file.Close()
+	}
+	return errors.Join(d.Flush(), d.file.Close())
+}
 
 // Identity is the unique id.
 func (d *fixed) Identity() disk.Identity {

@@ -91,8 +91,8 @@ func (h *header) entries() int64        { return int64(binary.BigEndian.Uint32(h
 func (h *header) block() int64          { return int64(binary.BigEndian.Uint32(h[headerBlock:])) }
 func (h *header) parent() disk.Identity { return disk.Identity(h[headerParentID:]) }
 
-// check holds the header against the disk's size and the file's.
-func (h *header) check(size, fileSize int64) error {
+// check holds a header that lies at the given place against the disk's size and the file's.
+func (h *header) check(at, size, fileSize int64) error {
 	block := h.block()
 	if block < minBlock || block > maxBlock || bits.OnesCount64(uint64(block)) != 1 {
 		return unsupported("blocks of %d bytes; powers of two from %d to %d are read", block, minBlock, maxBlock)
@@ -104,6 +104,8 @@ func (h *header) check(size, fileSize int64) error {
 	if bat := h.bat(); bat < secondHeaderAt || bat%sectorSize != 0 || bat > uint64(fileSize) ||
 		batBytes(needed) > fileSize-int64(bat) {
 		return corrupt("the BAT at %d lies outside the file of %d bytes", bat, fileSize)
+	} else if int64(bat) < at+headerSize && int64(bat)+batBytes(needed) > at {
+		return corrupt("the BAT at %d lies over the header at %d", bat, at)
 	}
 	return nil
 }

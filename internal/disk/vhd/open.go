@@ -176,7 +176,7 @@ func readHeader(file durable.File, f *footers) (*headerFound, error) {
 		h, err := parseHeader(p)
 		if err == nil {
 			found.header, found.recovered = h, place != int64(at)
-			return found, h.check(f.chosen.size(), f.fileSize)
+			return found, h.check(int64(at), f.chosen.size(), f.fileSize)
 		}
 		if bad == nil {
 			bad = err
