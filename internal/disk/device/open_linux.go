@@ -66,8 +66,6 @@ func newDisk(file durable.File, host *os.File, path string, access imagelock.Acc
 	if err := disk.CheckSize(size, sector); err != nil {
 		return nil, unreadable(path, err)
 	}
-	// Advice that is refused costs speed only.
-	_ = unix.Fadvise(int(host.Fd()), 0, 0, unix.FADV_SEQUENTIAL)
 	return &Disk{file: file, path: path, size: size, sectorSize: sector, readOnly: access == imagelock.Read}, nil
 }
 

@@ -50,12 +50,14 @@ type cache interface {
 }
 
 // Once gives f back for one pass in ascending order, and for reads of what lies up to the lag behind it. Reads
-// elsewhere are answered too and begin a pass of their own. A file without a descriptor is given back as it is.
+// elsewhere are answered too and begin a pass of their own. The kernel is told, which doubles its read-ahead. A file
+// without a descriptor is given back as it is.
 func Once(f durable.File) durable.File {
 	fd, ok := f.Fd()
 	if !ok {
 		return f
 	}
+	adviseSequential(fd)
 	return newFile(f, hostCache{fd: fd})
 }
 

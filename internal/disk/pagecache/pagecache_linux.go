@@ -32,3 +32,5 @@ func (c hostCache) cold(off, n int64) bool {
 }
 
 func (c hostCache) drop(off, n int64) { _ = unix.Fadvise(int(c.fd), off, n, unix.FADV_DONTNEED) }
+
+func adviseSequential(fd uintptr) { _ = unix.Fadvise(int(fd), 0, 0, unix.FADV_SEQUENTIAL) }

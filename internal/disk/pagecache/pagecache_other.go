@@ -8,3 +8,5 @@ type hostCache struct{ fd uintptr }
 func (hostCache) cold(int64, int64) bool { return false }
 
 func (hostCache) drop(int64, int64) {}
+
+func adviseSequential(uintptr) {}

@@ -61,7 +61,6 @@ func open(file durable.File, o Options) (*Disk, error) {
 		if err := imagelock.Lock(fd, o.Path, o.Access); err != nil {
 			return nil, err
 		}
-		adviseSequential(fd)
 	}
 	size, err := file.Size()
 	if err != nil {
