@@ -31,7 +31,7 @@ func (r Record) suspend(now time.Time, reason string, figures []resync.Figures) 
 	if active := r.Active(); active != nil && active.State != replication.ResyncMerging {
 		r.saveFigures(figures)
 	}
-	return r, []event.Event{suspended(r)}, nil
+	return r, suspended(r), nil
 }
 
 // resume lets a suspended VM's replication go on; one that is not suspended is left as it is.
@@ -47,7 +47,7 @@ func (r Record) resume() (Record, []event.Event, error) {
 	if active := r.Active(); active != nil {
 		r.Resync.InRow = 0
 	}
-	return r, []event.Event{resumed(r)}, nil
+	return r, resumed(r), nil
 }
 
 // resynchronize is resume and the start of a resync at a time, unless one is there already.

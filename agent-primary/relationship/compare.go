@@ -71,7 +71,7 @@ func (r Record) again(now time.Time, changed map[int]tracking.Cut, disk, evidenc
 		Reason: "the image keeps changing while it is compared: " + evidence,
 		Code:   failure.ReasonImageChanged, Time: now,
 	}
-	return r, append(events, suspended(r)), nil
+	return r, append(events, suspended(r)...), nil
 }
 
 // restarted notes that a disk's stream has begun at 0 as asked.
@@ -92,10 +92,14 @@ func (r Record) interrupted(err error, wait time.Duration, figures []resync.Figu
 		r.Resync.Reconnects++
 		r.Statistics.NetworkFailures++
 	}
-	if first {
-		return r, []event.Event{resyncInterrupted(r, found, wait)}, nil
+	if !first {
+		return r, nil, nil
 	}
-	return r, nil, nil
+	events := []event.Event{resyncInterrupted(r, found, wait)}
+	if r.Resync.State == replication.ResyncCommitting && found.Class == failure.Unreachable {
+		events = append(events, naming(event.CommitInDoubt(r.Name, found.Message), r))
+	}
+	return r, events, nil
 }
 
 // recovered notes that the resync goes on after failures.

@@ -28,14 +28,26 @@ func settingsChanged(r Record) event.Event {
 		map[string]string{"replica": r.Spec.ReplicaAddress})
 }
 
-func suspended(r Record) event.Event {
+// suspended tells of the suspension, and of the resync that rests with it.
+func suspended(r Record) []event.Event {
+	told := event.ReplicationSuspended(r.Name, r.Suspension.Reason)
 	if r.Suspension.Code != "" {
-		return event.SuspendedByError(r.Name, "", r.Suspension.Code, r.Suspension.Reason+".")
+		told = event.SuspendedByError(r.Name, "", r.Suspension.Code, r.Suspension.Reason+".")
 	}
-	return event.ReplicationSuspended(r.Name, r.Suspension.Reason)
+	if active := r.Active(); active == nil || !active.running() {
+		return []event.Event{told}
+	}
+	return []event.Event{told, naming(event.ResyncSuspended(r.Name, r.Suspension.Reason), r)}
 }
 
-func resumed(r Record) event.Event { return event.ReplicationResumed(r.Name) }
+// resumed tells that replication goes on, and with it a resync that rested.
+func resumed(r Record) []event.Event {
+	told := event.ReplicationResumed(r.Name)
+	if active := r.Active(); active == nil || !active.running() {
+		return []event.Event{told}
+	}
+	return []event.Event{told, naming(event.ResyncResumed(r.Name), r)}
+}
 
 func resyncRequired(r Record) event.Event {
 	return event.ResyncRequired(r.Name, r.CauseDisk, r.Cause, r.Evidence)
@@ -65,13 +77,16 @@ func resyncStarted(r Record, index int) event.Event {
 
 // naming adds the resync's id to an event about it.
 func naming(e event.Event, r Record) event.Event {
+	if e.Details == nil {
+		e.Details = map[string]string{}
+	}
 	e.Details["resync"] = string(r.Resync.ID)
 	return e
 }
 
 func resyncInterrupted(r Record, found *failure.Error, wait time.Duration) event.Event {
 	if found.Reason == failure.ReasonImageInUse {
-		return of(r, event.TypeImageInUse, found.Disk, fullStop(sentence(found)), map[string]string{"reason": found.Reason})
+		return naming(event.ImageInUse(r.Name, found.Disk, fullStop(sentence(found))), r)
 	}
 	return naming(event.WillRetry(r.Name, found.Disk, found.Reason, fullStop(sentence(found)), wholeSeconds(wait)), r)
 }
@@ -88,8 +103,7 @@ func resyncRecovered(r Record, attempts int) event.Event {
 }
 
 func passRestarted(r Record, disk, evidence string) event.Event {
-	return of(r, event.TypePassRestarted, disk, fmt.Sprintf("Disk %s is compared from its beginning again: %s "+
-		"What was received stays.", disk, strings.TrimSuffix(evidence, ".")+"."), map[string]string{"evidence": evidence})
+	return naming(event.PassRestarted(r.Name, disk, evidence), r)
 }
 
 func resyncCommitted(r Record) event.Event {
@@ -113,14 +127,7 @@ func resyncFinished(r Record, index int) event.Event {
 
 // resyncCancelled is of the VM.
 func resyncCancelled(r Record) event.Event {
-	return naming(withDetails(event.ResyncCancelled(r.Name)), r)
-}
-
-func withDetails(e event.Event) event.Event {
-	if e.Details == nil {
-		e.Details = map[string]string{}
-	}
-	return e
+	return naming(event.ResyncCancelled(r.Name), r)
 }
 
 func resyncFailed(r Record, found *failure.Error) event.Event {

@@ -351,3 +351,42 @@ func TestAShortWaitIsNotToldAsNone(t *testing.T) {
 		}
 	}
 }
+
+// TestTheResyncTellsOfItself asks for the events that belong to the resync beside those of the replication.
+func TestTheResyncTellsOfItself(t *testing.T) {
+	away := failure.New(failure.Unreachable, failure.ReasonReplicaUnreachable, "the replica is away")
+	running := reach(t, ready(), append(slices.Clone(copied), "start resync", "begin")...)
+	types := func(r Record, apply func(Record) (Record, []event.Event, error)) (Record, []string) {
+		next, events, err := apply(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var found []string
+		for _, e := range events {
+			found = append(found, e.Type)
+			if strings.HasPrefix(e.Type, "resync.") && e.Details["resync"] != string(r.Resync.ID) {
+				t.Errorf("%s does not name its resync", e.Type)
+			}
+		}
+		return next, found
+	}
+	suspend := func(r Record) (Record, []event.Event, error) { return r.suspend(noon, "", nil) }
+	doubt := func(r Record) (Record, []event.Event, error) { return r.interrupted(away, time.Second, nil) }
+	resting, told := types(running, suspend)
+	if !slices.Equal(told, []string{event.TypeSuspended, event.TypeResyncSuspended}) {
+		t.Errorf("a suspension: %v", told)
+	}
+	if _, told = types(resting, Record.resume); !slices.Equal(told, []string{event.TypeResumed, event.TypeResyncResumed}) {
+		t.Errorf("its end: %v", told)
+	}
+	if _, told = types(reach(t, ready(), copied...), suspend); !slices.Equal(told, []string{event.TypeSuspended}) {
+		t.Errorf("a suspension without a resync: %v", told)
+	}
+	doubtful, told := types(reach(t, running, "commit"), doubt)
+	if !slices.Equal(told, []string{event.TypeResyncInterrupted, event.TypeCommitInDoubt}) {
+		t.Errorf("a commit without an answer: %v", told)
+	}
+	if _, told = types(doubtful, doubt); len(told) != 0 {
+		t.Errorf("the same again: %v", told)
+	}
+}

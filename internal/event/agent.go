@@ -8,12 +8,6 @@ import (
 	"vmreplica/internal/failure"
 )
 
-// ReplicationFailed is changes that could not be replicated.
-func ReplicationFailed(vm, disk, reason, message string) Event {
-	return New(TypeReplicationFailed, vm, disk, "Changes could not be replicated: "+message,
-		map[string]string{"reason": reason})
-}
-
 // WillRetry is a failure after which the agent tries again by itself.
 func WillRetry(vm, disk, reason, message string, in time.Duration) Event {
 	return New(TypeResyncInterrupted, vm, disk, fmt.Sprintf("%s It is tried again in %s.", sentence(message), in),
@@ -66,7 +60,7 @@ func ConnectionLost(vm, peer, message string) Event {
 // ConnectionRecovered is a peer that answers again.
 func ConnectionRecovered(vm, peer string, attempts int, after time.Duration) Event {
 	return New(TypeConnectionRecovered, vm, "",
-		fmt.Sprintf("The connection to %s recovered after %d attempts and %s.", peer, attempts, after),
+		fmt.Sprintf("The connection to %s recovered after %s and %s.", peer, Count(int64(attempts), "attempt"), after),
 		map[string]string{"peer": peer, "attempts": strconv.Itoa(attempts), "duration": after.String()})
 }
 

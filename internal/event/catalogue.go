@@ -9,7 +9,6 @@ import (
 const (
 	TypeResyncStarted     = "resync.started"
 	TypeResyncFinished    = "resync.finished"
-	TypeReplicationFailed = "replication.failed"
 	TypeResyncInterrupted = "resync.interrupted"
 	TypeOperationFailed   = "operation.failed"
 	TypeSuspendedByError  = "replication.suspended_by_error"
@@ -64,7 +63,6 @@ type entry struct {
 var catalogue = map[string]entry{
 	TypeResyncStarted:     {29242, Information},
 	TypeResyncFinished:    {29244, Information},
-	TypeReplicationFailed: {32022, Error},
 	TypeSuspendedByError:  {32086, Error},
 	TypeResyncInterrupted: {32315, Warning},
 	TypeOperationFailed:   {33680, Error},

@@ -59,13 +59,16 @@ func VerifyFinished(vm, disk string, blocksDiffering int64, duration time.Durati
 
 // ResyncSuspended is a resync that was stopped and keeps what it has.
 func ResyncSuspended(vm, reason string) Event {
-	return New(TypeResyncSuspended, vm, "", "The resynchronization was suspended: "+reason,
-		map[string]string{"reason": reason})
+	message := "The resync was suspended and keeps its position."
+	if reason != "" {
+		message = "The resync was suspended and keeps its position: " + reason
+	}
+	return New(TypeResyncSuspended, vm, "", message, map[string]string{"reason": reason})
 }
 
 // ResyncResumed is a resync that goes on where it stopped.
 func ResyncResumed(vm string) Event {
-	return New(TypeResyncResumed, vm, "", "The resynchronization was resumed.", nil)
+	return New(TypeResyncResumed, vm, "", "The resync goes on where it was suspended.", nil)
 }
 
 // ResyncCancelled is a resync that was given up; the replica is as it was before.
@@ -75,8 +78,7 @@ func ResyncCancelled(vm string) Event {
 
 // PassRestarted is a pass that begins again because the image changed while it was read; what was sent stays.
 func PassRestarted(vm, disk, evidence string) Event {
-	message := fmt.Sprintf("Disk %s is compared from its beginning again, because its image changed: %s "+
-		"What was received stays.", disk, sentence(evidence))
+	message := fmt.Sprintf("Disk %s is compared from its beginning again: %s What was received stays.", disk, sentence(evidence))
 	return New(TypePassRestarted, vm, disk, message, map[string]string{"evidence": evidence})
 }
 
