@@ -33,6 +33,12 @@ const (
 	DiskFormat_DISK_FORMAT_UNSPECIFIED DiskFormat = 0
 	// A raw image file or a block device.
 	DiskFormat_DISK_FORMAT_RAW DiskFormat = 1
+	// Virtual PC's and Hyper-V's: fixed, dynamic or differencing, up to 2040 GiB, sectors of 512 bytes.
+	DiskFormat_DISK_FORMAT_VHD DiskFormat = 2
+	// Hyper-V's: fixed, dynamic or differencing, sectors of 512 or 4096 bytes.
+	DiskFormat_DISK_FORMAT_VHDX DiskFormat = 3
+	// QEMU's, with or without a backing file, sectors of 512 bytes.
+	DiskFormat_DISK_FORMAT_QCOW2 DiskFormat = 4
 )
 
 // Enum value maps for DiskFormat.
@@ -40,10 +46,16 @@ var (
 	DiskFormat_name = map[int32]string{
 		0: "DISK_FORMAT_UNSPECIFIED",
 		1: "DISK_FORMAT_RAW",
+		2: "DISK_FORMAT_VHD",
+		3: "DISK_FORMAT_VHDX",
+		4: "DISK_FORMAT_QCOW2",
 	}
 	DiskFormat_value = map[string]int32{
 		"DISK_FORMAT_UNSPECIFIED": 0,
 		"DISK_FORMAT_RAW":         1,
+		"DISK_FORMAT_VHD":         2,
+		"DISK_FORMAT_VHDX":        3,
+		"DISK_FORMAT_QCOW2":       4,
 	}
 )
 
@@ -600,7 +612,15 @@ type DiskSpec struct {
 	// The image or device on the primary: absolute.
 	Path string `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
 	// How the bytes at path are to be read. Stated, never probed.
-	Format        DiskFormat `protobuf:"varint,3,opt,name=format,proto3,enum=vmreplica.v1.DiskFormat" json:"format,omitempty"`
+	Format DiskFormat `protobuf:"varint,3,opt,name=format,proto3,enum=vmreplica.v1.DiskFormat" json:"format,omitempty"`
+	// The format of the replica's base; unspecified means the same as format.
+	ReplicaFormat DiskFormat `protobuf:"varint,4,opt,name=replica_format,json=replicaFormat,proto3,enum=vmreplica.v1.DiskFormat" json:"replica_format,omitempty"`
+	// The format of the replica's differencing disks: unspecified means the base's own, which VHD and VHDX have, and
+	// qcow2 over any other; DISK_FORMAT_QCOW2 means qcow2 over any base.
+	DifferencingFormat DiskFormat `protobuf:"varint,5,opt,name=differencing_format,json=differencingFormat,proto3,enum=vmreplica.v1.DiskFormat" json:"differencing_format,omitempty"`
+	// The files that the image stands on, the nearest first, absolute. Set by the primary at creation; no other is
+	// followed later.
+	Backing       []string `protobuf:"bytes,6,rep,name=backing,proto3" json:"backing,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -654,6 +674,27 @@ func (x *DiskSpec) GetFormat() DiskFormat {
 		return x.Format
 	}
 	return DiskFormat_DISK_FORMAT_UNSPECIFIED
+}
+
+func (x *DiskSpec) GetReplicaFormat() DiskFormat {
+	if x != nil {
+		return x.ReplicaFormat
+	}
+	return DiskFormat_DISK_FORMAT_UNSPECIFIED
+}
+
+func (x *DiskSpec) GetDifferencingFormat() DiskFormat {
+	if x != nil {
+		return x.DifferencingFormat
+	}
+	return DiskFormat_DISK_FORMAT_UNSPECIFIED
+}
+
+func (x *DiskSpec) GetBacking() []string {
+	if x != nil {
+		return x.Backing
+	}
+	return nil
 }
 
 // One reason for the present health.
@@ -2099,11 +2140,14 @@ const file_vmreplica_v1_replication_proto_rawDesc = "" +
 	"\x0fReplicationSpec\x12,\n" +
 	"\x05disks\x18\x01 \x03(\v2\x16.vmreplica.v1.DiskSpecR\x05disks\x12'\n" +
 	"\x0freplica_address\x18\x02 \x01(\tR\x0ereplicaAddress\x12!\n" +
-	"\fuse_existing\x18\x03 \x01(\bR\vuseExisting\"`\n" +
+	"\fuse_existing\x18\x03 \x01(\bR\vuseExisting\"\x86\x02\n" +
 	"\bDiskSpec\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x120\n" +
-	"\x06format\x18\x03 \x01(\x0e2\x18.vmreplica.v1.DiskFormatR\x06format\"\xc8\x01\n" +
+	"\x06format\x18\x03 \x01(\x0e2\x18.vmreplica.v1.DiskFormatR\x06format\x12?\n" +
+	"\x0ereplica_format\x18\x04 \x01(\x0e2\x18.vmreplica.v1.DiskFormatR\rreplicaFormat\x12I\n" +
+	"\x13differencing_format\x18\x05 \x01(\x0e2\x18.vmreplica.v1.DiskFormatR\x12differencingFormat\x12\x18\n" +
+	"\abacking\x18\x06 \x03(\tR\abacking\"\xc8\x01\n" +
 	"\fHealthReason\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12,\n" +
 	"\x06health\x18\x02 \x01(\x0e2\x14.vmreplica.v1.HealthR\x06health\x12\x18\n" +
@@ -2236,11 +2280,14 @@ const file_vmreplica_v1_replication_proto_rawDesc = "" +
 	"\x16ResetStatisticsRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x02 \x01(\tR\trequestId*>\n" +
+	"request_id\x18\x02 \x01(\tR\trequestId*\x80\x01\n" +
 	"\n" +
 	"DiskFormat\x12\x1b\n" +
 	"\x17DISK_FORMAT_UNSPECIFIED\x10\x00\x12\x13\n" +
-	"\x0fDISK_FORMAT_RAW\x10\x01*o\n" +
+	"\x0fDISK_FORMAT_RAW\x10\x01\x12\x13\n" +
+	"\x0fDISK_FORMAT_VHD\x10\x02\x12\x14\n" +
+	"\x10DISK_FORMAT_VHDX\x10\x03\x12\x15\n" +
+	"\x11DISK_FORMAT_QCOW2\x10\x04*o\n" +
 	"\x0fReplicationMode\x12 \n" +
 	"\x1cREPLICATION_MODE_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18REPLICATION_MODE_PRIMARY\x10\x01\x12\x1c\n" +
@@ -2350,56 +2397,58 @@ var file_vmreplica_v1_replication_proto_depIdxs = []int32{
 	11, // 2: vmreplica.v1.Replication.status:type_name -> vmreplica.v1.ReplicationStatus
 	9,  // 3: vmreplica.v1.ReplicationSpec.disks:type_name -> vmreplica.v1.DiskSpec
 	0,  // 4: vmreplica.v1.DiskSpec.format:type_name -> vmreplica.v1.DiskFormat
-	4,  // 5: vmreplica.v1.HealthReason.health:type_name -> vmreplica.v1.Health
-	29, // 6: vmreplica.v1.HealthReason.since:type_name -> google.protobuf.Timestamp
-	1,  // 7: vmreplica.v1.ReplicationStatus.mode:type_name -> vmreplica.v1.ReplicationMode
-	2,  // 8: vmreplica.v1.ReplicationStatus.state:type_name -> vmreplica.v1.ReplicationState
-	3,  // 9: vmreplica.v1.ReplicationStatus.activity:type_name -> vmreplica.v1.Activity
-	4,  // 10: vmreplica.v1.ReplicationStatus.health:type_name -> vmreplica.v1.Health
-	10, // 11: vmreplica.v1.ReplicationStatus.health_reasons:type_name -> vmreplica.v1.HealthReason
-	5,  // 12: vmreplica.v1.ReplicationStatus.resync_cause:type_name -> vmreplica.v1.ResyncCause
-	29, // 13: vmreplica.v1.ReplicationStatus.proven_time:type_name -> google.protobuf.Timestamp
-	29, // 14: vmreplica.v1.ReplicationStatus.last_synchronized_time:type_name -> google.protobuf.Timestamp
-	30, // 15: vmreplica.v1.ReplicationStatus.last_synchronized_duration:type_name -> google.protobuf.Duration
-	12, // 16: vmreplica.v1.ReplicationStatus.disks:type_name -> vmreplica.v1.DiskStatus
-	15, // 17: vmreplica.v1.ReplicationStatus.statistics:type_name -> vmreplica.v1.ReplicationStatistics
-	29, // 18: vmreplica.v1.ReplicationStatus.next_attempt_time:type_name -> google.protobuf.Timestamp
-	29, // 19: vmreplica.v1.ReplicationStatus.create_time:type_name -> google.protobuf.Timestamp
-	0,  // 20: vmreplica.v1.DiskStatus.format:type_name -> vmreplica.v1.DiskFormat
-	14, // 21: vmreplica.v1.DiskStatus.progress:type_name -> vmreplica.v1.TransferProgress
-	13, // 22: vmreplica.v1.DiskStatus.layers:type_name -> vmreplica.v1.Layer
-	6,  // 23: vmreplica.v1.Layer.state:type_name -> vmreplica.v1.Layer.State
-	30, // 24: vmreplica.v1.TransferProgress.eta:type_name -> google.protobuf.Duration
-	29, // 25: vmreplica.v1.ReplicationStatistics.start_time:type_name -> google.protobuf.Timestamp
-	7,  // 26: vmreplica.v1.CreateReplicationRequest.replication:type_name -> vmreplica.v1.Replication
-	7,  // 27: vmreplica.v1.ListReplicationsResponse.replications:type_name -> vmreplica.v1.Replication
-	7,  // 28: vmreplica.v1.WatchReplicationsResponse.replication:type_name -> vmreplica.v1.Replication
-	7,  // 29: vmreplica.v1.UpdateReplicationRequest.replication:type_name -> vmreplica.v1.Replication
-	31, // 30: vmreplica.v1.UpdateReplicationRequest.update_mask:type_name -> google.protobuf.FieldMask
-	29, // 31: vmreplica.v1.ResumeReplicationRequest.resync_start_time:type_name -> google.protobuf.Timestamp
-	16, // 32: vmreplica.v1.ReplicationService.CreateReplication:input_type -> vmreplica.v1.CreateReplicationRequest
-	17, // 33: vmreplica.v1.ReplicationService.GetReplication:input_type -> vmreplica.v1.GetReplicationRequest
-	18, // 34: vmreplica.v1.ReplicationService.ListReplications:input_type -> vmreplica.v1.ListReplicationsRequest
-	20, // 35: vmreplica.v1.ReplicationService.WatchReplications:input_type -> vmreplica.v1.WatchReplicationsRequest
-	22, // 36: vmreplica.v1.ReplicationService.UpdateReplication:input_type -> vmreplica.v1.UpdateReplicationRequest
-	23, // 37: vmreplica.v1.ReplicationService.DeleteReplication:input_type -> vmreplica.v1.DeleteReplicationRequest
-	25, // 38: vmreplica.v1.ReplicationService.SuspendReplication:input_type -> vmreplica.v1.SuspendReplicationRequest
-	26, // 39: vmreplica.v1.ReplicationService.ResumeReplication:input_type -> vmreplica.v1.ResumeReplicationRequest
-	27, // 40: vmreplica.v1.ReplicationService.ResetStatistics:input_type -> vmreplica.v1.ResetStatisticsRequest
-	7,  // 41: vmreplica.v1.ReplicationService.CreateReplication:output_type -> vmreplica.v1.Replication
-	7,  // 42: vmreplica.v1.ReplicationService.GetReplication:output_type -> vmreplica.v1.Replication
-	19, // 43: vmreplica.v1.ReplicationService.ListReplications:output_type -> vmreplica.v1.ListReplicationsResponse
-	21, // 44: vmreplica.v1.ReplicationService.WatchReplications:output_type -> vmreplica.v1.WatchReplicationsResponse
-	7,  // 45: vmreplica.v1.ReplicationService.UpdateReplication:output_type -> vmreplica.v1.Replication
-	24, // 46: vmreplica.v1.ReplicationService.DeleteReplication:output_type -> vmreplica.v1.DeleteReplicationResponse
-	7,  // 47: vmreplica.v1.ReplicationService.SuspendReplication:output_type -> vmreplica.v1.Replication
-	7,  // 48: vmreplica.v1.ReplicationService.ResumeReplication:output_type -> vmreplica.v1.Replication
-	7,  // 49: vmreplica.v1.ReplicationService.ResetStatistics:output_type -> vmreplica.v1.Replication
-	41, // [41:50] is the sub-list for method output_type
-	32, // [32:41] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	0,  // 5: vmreplica.v1.DiskSpec.replica_format:type_name -> vmreplica.v1.DiskFormat
+	0,  // 6: vmreplica.v1.DiskSpec.differencing_format:type_name -> vmreplica.v1.DiskFormat
+	4,  // 7: vmreplica.v1.HealthReason.health:type_name -> vmreplica.v1.Health
+	29, // 8: vmreplica.v1.HealthReason.since:type_name -> google.protobuf.Timestamp
+	1,  // 9: vmreplica.v1.ReplicationStatus.mode:type_name -> vmreplica.v1.ReplicationMode
+	2,  // 10: vmreplica.v1.ReplicationStatus.state:type_name -> vmreplica.v1.ReplicationState
+	3,  // 11: vmreplica.v1.ReplicationStatus.activity:type_name -> vmreplica.v1.Activity
+	4,  // 12: vmreplica.v1.ReplicationStatus.health:type_name -> vmreplica.v1.Health
+	10, // 13: vmreplica.v1.ReplicationStatus.health_reasons:type_name -> vmreplica.v1.HealthReason
+	5,  // 14: vmreplica.v1.ReplicationStatus.resync_cause:type_name -> vmreplica.v1.ResyncCause
+	29, // 15: vmreplica.v1.ReplicationStatus.proven_time:type_name -> google.protobuf.Timestamp
+	29, // 16: vmreplica.v1.ReplicationStatus.last_synchronized_time:type_name -> google.protobuf.Timestamp
+	30, // 17: vmreplica.v1.ReplicationStatus.last_synchronized_duration:type_name -> google.protobuf.Duration
+	12, // 18: vmreplica.v1.ReplicationStatus.disks:type_name -> vmreplica.v1.DiskStatus
+	15, // 19: vmreplica.v1.ReplicationStatus.statistics:type_name -> vmreplica.v1.ReplicationStatistics
+	29, // 20: vmreplica.v1.ReplicationStatus.next_attempt_time:type_name -> google.protobuf.Timestamp
+	29, // 21: vmreplica.v1.ReplicationStatus.create_time:type_name -> google.protobuf.Timestamp
+	0,  // 22: vmreplica.v1.DiskStatus.format:type_name -> vmreplica.v1.DiskFormat
+	14, // 23: vmreplica.v1.DiskStatus.progress:type_name -> vmreplica.v1.TransferProgress
+	13, // 24: vmreplica.v1.DiskStatus.layers:type_name -> vmreplica.v1.Layer
+	6,  // 25: vmreplica.v1.Layer.state:type_name -> vmreplica.v1.Layer.State
+	30, // 26: vmreplica.v1.TransferProgress.eta:type_name -> google.protobuf.Duration
+	29, // 27: vmreplica.v1.ReplicationStatistics.start_time:type_name -> google.protobuf.Timestamp
+	7,  // 28: vmreplica.v1.CreateReplicationRequest.replication:type_name -> vmreplica.v1.Replication
+	7,  // 29: vmreplica.v1.ListReplicationsResponse.replications:type_name -> vmreplica.v1.Replication
+	7,  // 30: vmreplica.v1.WatchReplicationsResponse.replication:type_name -> vmreplica.v1.Replication
+	7,  // 31: vmreplica.v1.UpdateReplicationRequest.replication:type_name -> vmreplica.v1.Replication
+	31, // 32: vmreplica.v1.UpdateReplicationRequest.update_mask:type_name -> google.protobuf.FieldMask
+	29, // 33: vmreplica.v1.ResumeReplicationRequest.resync_start_time:type_name -> google.protobuf.Timestamp
+	16, // 34: vmreplica.v1.ReplicationService.CreateReplication:input_type -> vmreplica.v1.CreateReplicationRequest
+	17, // 35: vmreplica.v1.ReplicationService.GetReplication:input_type -> vmreplica.v1.GetReplicationRequest
+	18, // 36: vmreplica.v1.ReplicationService.ListReplications:input_type -> vmreplica.v1.ListReplicationsRequest
+	20, // 37: vmreplica.v1.ReplicationService.WatchReplications:input_type -> vmreplica.v1.WatchReplicationsRequest
+	22, // 38: vmreplica.v1.ReplicationService.UpdateReplication:input_type -> vmreplica.v1.UpdateReplicationRequest
+	23, // 39: vmreplica.v1.ReplicationService.DeleteReplication:input_type -> vmreplica.v1.DeleteReplicationRequest
+	25, // 40: vmreplica.v1.ReplicationService.SuspendReplication:input_type -> vmreplica.v1.SuspendReplicationRequest
+	26, // 41: vmreplica.v1.ReplicationService.ResumeReplication:input_type -> vmreplica.v1.ResumeReplicationRequest
+	27, // 42: vmreplica.v1.ReplicationService.ResetStatistics:input_type -> vmreplica.v1.ResetStatisticsRequest
+	7,  // 43: vmreplica.v1.ReplicationService.CreateReplication:output_type -> vmreplica.v1.Replication
+	7,  // 44: vmreplica.v1.ReplicationService.GetReplication:output_type -> vmreplica.v1.Replication
+	19, // 45: vmreplica.v1.ReplicationService.ListReplications:output_type -> vmreplica.v1.ListReplicationsResponse
+	21, // 46: vmreplica.v1.ReplicationService.WatchReplications:output_type -> vmreplica.v1.WatchReplicationsResponse
+	7,  // 47: vmreplica.v1.ReplicationService.UpdateReplication:output_type -> vmreplica.v1.Replication
+	24, // 48: vmreplica.v1.ReplicationService.DeleteReplication:output_type -> vmreplica.v1.DeleteReplicationResponse
+	7,  // 49: vmreplica.v1.ReplicationService.SuspendReplication:output_type -> vmreplica.v1.Replication
+	7,  // 50: vmreplica.v1.ReplicationService.ResumeReplication:output_type -> vmreplica.v1.Replication
+	7,  // 51: vmreplica.v1.ReplicationService.ResetStatistics:output_type -> vmreplica.v1.Replication
+	43, // [43:52] is the sub-list for method output_type
+	34, // [34:43] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_vmreplica_v1_replication_proto_init() }

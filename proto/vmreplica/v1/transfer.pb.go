@@ -855,6 +855,12 @@ type TransferDisk struct {
 	Id                 string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	SizeBytes          int64                  `protobuf:"varint,2,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
 	LogicalSectorBytes uint32                 `protobuf:"varint,3,opt,name=logical_sector_bytes,json=logicalSectorBytes,proto3" json:"logical_sector_bytes,omitempty"`
+	// The format of the base, read by PrepareReplica alone: that of the file to be made, or of what lies there already.
+	// Unspecified means raw.
+	Format DiskFormat `protobuf:"varint,4,opt,name=format,proto3,enum=vmreplica.v1.DiskFormat" json:"format,omitempty"`
+	// The format of the differencing disks that later transfers make, read by PrepareReplica alone: unspecified means
+	// the base's own, which VHD and VHDX have, and qcow2 over any other; DISK_FORMAT_QCOW2 means qcow2 over any base.
+	DifferencingFormat DiskFormat `protobuf:"varint,5,opt,name=differencing_format,json=differencingFormat,proto3,enum=vmreplica.v1.DiskFormat" json:"differencing_format,omitempty"`
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
@@ -908,6 +914,20 @@ func (x *TransferDisk) GetLogicalSectorBytes() uint32 {
 		return x.LogicalSectorBytes
 	}
 	return 0
+}
+
+func (x *TransferDisk) GetFormat() DiskFormat {
+	if x != nil {
+		return x.Format
+	}
+	return DiskFormat_DISK_FORMAT_UNSPECIFIED
+}
+
+func (x *TransferDisk) GetDifferencingFormat() DiskFormat {
+	if x != nil {
+		return x.DifferencingFormat
+	}
+	return DiskFormat_DISK_FORMAT_UNSPECIFIED
 }
 
 type BeginTransferRequest struct {
@@ -2612,7 +2632,7 @@ var File_vmreplica_v1_transfer_proto protoreflect.FileDescriptor
 
 const file_vmreplica_v1_transfer_proto_rawDesc = "" +
 	"\n" +
-	"\x1bvmreplica/v1/transfer.proto\x12\fvmreplica.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19vmreplica/v1/access.proto\"D\n" +
+	"\x1bvmreplica/v1/transfer.proto\x12\fvmreplica.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19vmreplica/v1/access.proto\x1a\x1evmreplica/v1/replication.proto\"D\n" +
 	"\fRelationship\x12\x0e\n" +
 	"\x02vm\x18\x01 \x01(\tR\x02vm\x12\x10\n" +
 	"\x03uid\x18\x02 \x01(\tR\x03uid\x12\x12\n" +
@@ -2662,12 +2682,14 @@ const file_vmreplica_v1_transfer_proto_rawDesc = "" +
 	"\fuse_existing\x18\x03 \x01(\bR\vuseExisting\x12#\n" +
 	"\rvalidate_only\x18\x04 \x01(\bR\fvalidateOnly\".\n" +
 	"\x16PrepareReplicaResponse\x12\x14\n" +
-	"\x05paths\x18\x01 \x03(\tR\x05paths\"o\n" +
+	"\x05paths\x18\x01 \x03(\tR\x05paths\"\xec\x01\n" +
 	"\fTransferDisk\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
 	"\n" +
 	"size_bytes\x18\x02 \x01(\x03R\tsizeBytes\x120\n" +
-	"\x14logical_sector_bytes\x18\x03 \x01(\rR\x12logicalSectorBytes\"\xce\x02\n" +
+	"\x14logical_sector_bytes\x18\x03 \x01(\rR\x12logicalSectorBytes\x120\n" +
+	"\x06format\x18\x04 \x01(\x0e2\x18.vmreplica.v1.DiskFormatR\x06format\x12I\n" +
+	"\x13differencing_format\x18\x05 \x01(\x0e2\x18.vmreplica.v1.DiskFormatR\x12differencingFormat\"\xce\x02\n" +
 	"\x14BeginTransferRequest\x12>\n" +
 	"\frelationship\x18\x01 \x01(\v2\x1a.vmreplica.v1.RelationshipR\frelationship\x12\x1a\n" +
 	"\btransfer\x18\x02 \x01(\tR\btransfer\x12.\n" +
@@ -2868,6 +2890,7 @@ var file_vmreplica_v1_transfer_proto_goTypes = []any{
 	(*ReleaseReplicaRequest)(nil),   // 38: vmreplica.v1.ReleaseReplicaRequest
 	(*ReleaseReplicaResponse)(nil),  // 39: vmreplica.v1.ReleaseReplicaResponse
 	(*timestamppb.Timestamp)(nil),   // 40: google.protobuf.Timestamp
+	(DiskFormat)(0),                 // 41: vmreplica.v1.DiskFormat
 }
 var file_vmreplica_v1_transfer_proto_depIdxs = []int32{
 	6,  // 0: vmreplica.v1.HelloRequest.proofs:type_name -> vmreplica.v1.ProofSpeed
@@ -2880,54 +2903,56 @@ var file_vmreplica_v1_transfer_proto_depIdxs = []int32{
 	10, // 7: vmreplica.v1.ReconcileResponse.disks:type_name -> vmreplica.v1.ReconcileDisk
 	4,  // 8: vmreplica.v1.PrepareReplicaRequest.relationship:type_name -> vmreplica.v1.Relationship
 	13, // 9: vmreplica.v1.PrepareReplicaRequest.disks:type_name -> vmreplica.v1.TransferDisk
-	4,  // 10: vmreplica.v1.BeginTransferRequest.relationship:type_name -> vmreplica.v1.Relationship
-	2,  // 11: vmreplica.v1.BeginTransferRequest.kind:type_name -> vmreplica.v1.TransferKind
-	13, // 12: vmreplica.v1.BeginTransferRequest.disks:type_name -> vmreplica.v1.TransferDisk
-	0,  // 13: vmreplica.v1.BeginTransferRequest.proof:type_name -> vmreplica.v1.ProofAlgorithm
-	16, // 14: vmreplica.v1.BeginTransferResponse.cursors:type_name -> vmreplica.v1.TransferCursor
-	18, // 15: vmreplica.v1.TransferRequest.open:type_name -> vmreplica.v1.TransferOpen
-	19, // 16: vmreplica.v1.TransferRequest.digest_credit:type_name -> vmreplica.v1.DigestCredit
-	20, // 17: vmreplica.v1.TransferRequest.refine:type_name -> vmreplica.v1.RefineRequest
-	21, // 18: vmreplica.v1.TransferRequest.frame:type_name -> vmreplica.v1.Frame
-	22, // 19: vmreplica.v1.TransferRequest.proofs:type_name -> vmreplica.v1.SegmentProofs
-	24, // 20: vmreplica.v1.TransferRequest.finish:type_name -> vmreplica.v1.TransferFinish
-	4,  // 21: vmreplica.v1.TransferOpen.relationship:type_name -> vmreplica.v1.Relationship
-	1,  // 22: vmreplica.v1.Frame.codec:type_name -> vmreplica.v1.Codec
-	23, // 23: vmreplica.v1.SegmentProofs.runs:type_name -> vmreplica.v1.SegmentProofRun
-	26, // 24: vmreplica.v1.TransferResponse.opened:type_name -> vmreplica.v1.TransferOpened
-	27, // 25: vmreplica.v1.TransferResponse.digests:type_name -> vmreplica.v1.Digests
-	29, // 26: vmreplica.v1.TransferResponse.refinements:type_name -> vmreplica.v1.Refinements
-	30, // 27: vmreplica.v1.TransferResponse.mismatch:type_name -> vmreplica.v1.SegmentMismatch
-	31, // 28: vmreplica.v1.TransferResponse.acknowledgement:type_name -> vmreplica.v1.TransferAcknowledgement
-	32, // 29: vmreplica.v1.TransferResponse.finished:type_name -> vmreplica.v1.TransferFinished
-	16, // 30: vmreplica.v1.TransferOpened.cursor:type_name -> vmreplica.v1.TransferCursor
-	28, // 31: vmreplica.v1.Digests.runs:type_name -> vmreplica.v1.DigestRun
-	3,  // 32: vmreplica.v1.DigestRun.kind:type_name -> vmreplica.v1.DigestRun.Kind
-	4,  // 33: vmreplica.v1.CommitTransferRequest.relationship:type_name -> vmreplica.v1.Relationship
-	34, // 34: vmreplica.v1.CommitTransferRequest.disks:type_name -> vmreplica.v1.CommitDisk
-	4,  // 35: vmreplica.v1.AbortTransferRequest.relationship:type_name -> vmreplica.v1.Relationship
-	4,  // 36: vmreplica.v1.ReleaseReplicaRequest.relationship:type_name -> vmreplica.v1.Relationship
-	5,  // 37: vmreplica.v1.TransferService.Hello:input_type -> vmreplica.v1.HelloRequest
-	8,  // 38: vmreplica.v1.TransferService.Reconcile:input_type -> vmreplica.v1.ReconcileRequest
-	11, // 39: vmreplica.v1.TransferService.PrepareReplica:input_type -> vmreplica.v1.PrepareReplicaRequest
-	14, // 40: vmreplica.v1.TransferService.BeginTransfer:input_type -> vmreplica.v1.BeginTransferRequest
-	17, // 41: vmreplica.v1.TransferService.Transfer:input_type -> vmreplica.v1.TransferRequest
-	33, // 42: vmreplica.v1.TransferService.CommitTransfer:input_type -> vmreplica.v1.CommitTransferRequest
-	36, // 43: vmreplica.v1.TransferService.AbortTransfer:input_type -> vmreplica.v1.AbortTransferRequest
-	38, // 44: vmreplica.v1.TransferService.ReleaseReplica:input_type -> vmreplica.v1.ReleaseReplicaRequest
-	7,  // 45: vmreplica.v1.TransferService.Hello:output_type -> vmreplica.v1.HelloResponse
-	9,  // 46: vmreplica.v1.TransferService.Reconcile:output_type -> vmreplica.v1.ReconcileResponse
-	12, // 47: vmreplica.v1.TransferService.PrepareReplica:output_type -> vmreplica.v1.PrepareReplicaResponse
-	15, // 48: vmreplica.v1.TransferService.BeginTransfer:output_type -> vmreplica.v1.BeginTransferResponse
-	25, // 49: vmreplica.v1.TransferService.Transfer:output_type -> vmreplica.v1.TransferResponse
-	35, // 50: vmreplica.v1.TransferService.CommitTransfer:output_type -> vmreplica.v1.CommitTransferResponse
-	37, // 51: vmreplica.v1.TransferService.AbortTransfer:output_type -> vmreplica.v1.AbortTransferResponse
-	39, // 52: vmreplica.v1.TransferService.ReleaseReplica:output_type -> vmreplica.v1.ReleaseReplicaResponse
-	45, // [45:53] is the sub-list for method output_type
-	37, // [37:45] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	41, // 10: vmreplica.v1.TransferDisk.format:type_name -> vmreplica.v1.DiskFormat
+	41, // 11: vmreplica.v1.TransferDisk.differencing_format:type_name -> vmreplica.v1.DiskFormat
+	4,  // 12: vmreplica.v1.BeginTransferRequest.relationship:type_name -> vmreplica.v1.Relationship
+	2,  // 13: vmreplica.v1.BeginTransferRequest.kind:type_name -> vmreplica.v1.TransferKind
+	13, // 14: vmreplica.v1.BeginTransferRequest.disks:type_name -> vmreplica.v1.TransferDisk
+	0,  // 15: vmreplica.v1.BeginTransferRequest.proof:type_name -> vmreplica.v1.ProofAlgorithm
+	16, // 16: vmreplica.v1.BeginTransferResponse.cursors:type_name -> vmreplica.v1.TransferCursor
+	18, // 17: vmreplica.v1.TransferRequest.open:type_name -> vmreplica.v1.TransferOpen
+	19, // 18: vmreplica.v1.TransferRequest.digest_credit:type_name -> vmreplica.v1.DigestCredit
+	20, // 19: vmreplica.v1.TransferRequest.refine:type_name -> vmreplica.v1.RefineRequest
+	21, // 20: vmreplica.v1.TransferRequest.frame:type_name -> vmreplica.v1.Frame
+	22, // 21: vmreplica.v1.TransferRequest.proofs:type_name -> vmreplica.v1.SegmentProofs
+	24, // 22: vmreplica.v1.TransferRequest.finish:type_name -> vmreplica.v1.TransferFinish
+	4,  // 23: vmreplica.v1.TransferOpen.relationship:type_name -> vmreplica.v1.Relationship
+	1,  // 24: vmreplica.v1.Frame.codec:type_name -> vmreplica.v1.Codec
+	23, // 25: vmreplica.v1.SegmentProofs.runs:type_name -> vmreplica.v1.SegmentProofRun
+	26, // 26: vmreplica.v1.TransferResponse.opened:type_name -> vmreplica.v1.TransferOpened
+	27, // 27: vmreplica.v1.TransferResponse.digests:type_name -> vmreplica.v1.Digests
+	29, // 28: vmreplica.v1.TransferResponse.refinements:type_name -> vmreplica.v1.Refinements
+	30, // 29: vmreplica.v1.TransferResponse.mismatch:type_name -> vmreplica.v1.SegmentMismatch
+	31, // 30: vmreplica.v1.TransferResponse.acknowledgement:type_name -> vmreplica.v1.TransferAcknowledgement
+	32, // 31: vmreplica.v1.TransferResponse.finished:type_name -> vmreplica.v1.TransferFinished
+	16, // 32: vmreplica.v1.TransferOpened.cursor:type_name -> vmreplica.v1.TransferCursor
+	28, // 33: vmreplica.v1.Digests.runs:type_name -> vmreplica.v1.DigestRun
+	3,  // 34: vmreplica.v1.DigestRun.kind:type_name -> vmreplica.v1.DigestRun.Kind
+	4,  // 35: vmreplica.v1.CommitTransferRequest.relationship:type_name -> vmreplica.v1.Relationship
+	34, // 36: vmreplica.v1.CommitTransferRequest.disks:type_name -> vmreplica.v1.CommitDisk
+	4,  // 37: vmreplica.v1.AbortTransferRequest.relationship:type_name -> vmreplica.v1.Relationship
+	4,  // 38: vmreplica.v1.ReleaseReplicaRequest.relationship:type_name -> vmreplica.v1.Relationship
+	5,  // 39: vmreplica.v1.TransferService.Hello:input_type -> vmreplica.v1.HelloRequest
+	8,  // 40: vmreplica.v1.TransferService.Reconcile:input_type -> vmreplica.v1.ReconcileRequest
+	11, // 41: vmreplica.v1.TransferService.PrepareReplica:input_type -> vmreplica.v1.PrepareReplicaRequest
+	14, // 42: vmreplica.v1.TransferService.BeginTransfer:input_type -> vmreplica.v1.BeginTransferRequest
+	17, // 43: vmreplica.v1.TransferService.Transfer:input_type -> vmreplica.v1.TransferRequest
+	33, // 44: vmreplica.v1.TransferService.CommitTransfer:input_type -> vmreplica.v1.CommitTransferRequest
+	36, // 45: vmreplica.v1.TransferService.AbortTransfer:input_type -> vmreplica.v1.AbortTransferRequest
+	38, // 46: vmreplica.v1.TransferService.ReleaseReplica:input_type -> vmreplica.v1.ReleaseReplicaRequest
+	7,  // 47: vmreplica.v1.TransferService.Hello:output_type -> vmreplica.v1.HelloResponse
+	9,  // 48: vmreplica.v1.TransferService.Reconcile:output_type -> vmreplica.v1.ReconcileResponse
+	12, // 49: vmreplica.v1.TransferService.PrepareReplica:output_type -> vmreplica.v1.PrepareReplicaResponse
+	15, // 50: vmreplica.v1.TransferService.BeginTransfer:output_type -> vmreplica.v1.BeginTransferResponse
+	25, // 51: vmreplica.v1.TransferService.Transfer:output_type -> vmreplica.v1.TransferResponse
+	35, // 52: vmreplica.v1.TransferService.CommitTransfer:output_type -> vmreplica.v1.CommitTransferResponse
+	37, // 53: vmreplica.v1.TransferService.AbortTransfer:output_type -> vmreplica.v1.AbortTransferResponse
+	39, // 54: vmreplica.v1.TransferService.ReleaseReplica:output_type -> vmreplica.v1.ReleaseReplicaResponse
+	47, // [47:55] is the sub-list for method output_type
+	39, // [39:47] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_vmreplica_v1_transfer_proto_init() }
@@ -2936,6 +2961,7 @@ func file_vmreplica_v1_transfer_proto_init() {
 		return
 	}
 	file_vmreplica_v1_access_proto_init()
+	file_vmreplica_v1_replication_proto_init()
 	file_vmreplica_v1_transfer_proto_msgTypes[13].OneofWrappers = []any{
 		(*TransferRequest_Open)(nil),
 		(*TransferRequest_DigestCredit)(nil),
