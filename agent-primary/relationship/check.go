@@ -52,8 +52,10 @@ func (w *worker) checkReplica(ctx context.Context, record Record) error {
 	position, err := w.position(ctx)
 	gone := errors.Is(err, errNoRecord)
 	if err != nil && !gone {
-		w.inTrouble(err)
-		return nil
+		return w.inTrouble(ctx, err)
+	}
+	if err := w.outOfTrouble(ctx); err != nil {
+		return err
 	}
 	w.owner.live.change(func(l *Live) { l.Trouble, l.Attempts, l.reconciled = nil, 0, time.Now() })
 	verdict, disk, evidence := judge(record, position)
@@ -68,16 +70,37 @@ func (w *worker) checkReplica(ctx context.Context, record Record) error {
 	return applyErr
 }
 
-// inTrouble shows why the replica did not answer, since when.
-func (w *worker) inTrouble(err error) {
+// inTrouble shows why the replica did not answer, since when, and tells of its loss once.
+func (w *worker) inTrouble(ctx context.Context, err error) error {
 	if w.stopped() {
-		return
+		return nil
 	}
+	found, first := failure.Find(err), false
 	w.owner.live.change(func(l *Live) {
-		if l.Trouble == nil {
+		if first = l.Trouble == nil; first {
 			l.TroubleSince = time.Now()
 		}
-		l.Trouble, l.reconciled = failure.Find(err), time.Time{}
+		l.Trouble, l.reconciled = found, time.Time{}
 		l.Attempts++
 	})
+	if !first || found.Class != failure.Unreachable {
+		return nil
+	}
+	_, err = w.apply(ctx, func(r Record) (Record, []event.Event, error) {
+		return r, []event.Event{event.ConnectionLost(r.Name, r.Spec.ReplicaAddress, found.Message)}, nil
+	})
+	return err
+}
+
+// outOfTrouble tells that a replica which was away answers again.
+func (w *worker) outOfTrouble(ctx context.Context) error {
+	before := w.owner.live.show()
+	if before.Trouble == nil || before.Trouble.Class != failure.Unreachable {
+		return nil
+	}
+	away := time.Since(before.TroubleSince).Round(time.Second)
+	_, err := w.apply(ctx, func(r Record) (Record, []event.Event, error) {
+		return r, []event.Event{event.ConnectionRecovered(r.Name, r.Spec.ReplicaAddress, before.Attempts, away)}, nil
+	})
+	return err
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"vmreplica/agent-primary/resync"
+	"vmreplica/internal/event"
 	"vmreplica/internal/failure"
 	"vmreplica/internal/replication"
 )
@@ -62,6 +63,25 @@ func TestWhatAnEarlierResyncSentIsItsOwn(t *testing.T) {
 		p.settle()
 		if len(begun) != 2 || begun[1] != 0 {
 			t.Fatalf("the resyncs began with %d bytes sent", begun)
+		}
+	})
+}
+
+func TestAReplicaThatIsAwayAtRestIsToldOfOnce(t *testing.T) {
+	bubble(t, func(t *testing.T, p *pair) {
+		a := p.replicating()
+		defer a.stop()
+		for round := 1; round <= 2; round++ {
+			p.replica.set(func(r *replica) { r.down = true })
+			time.Sleep(24 * time.Hour)
+			synctest.Wait()
+			p.replica.set(func(r *replica) { r.down = false })
+			time.Sleep(24 * time.Hour)
+			synctest.Wait()
+			lost, recovered := p.count(a, event.TypeConnectionLost), p.count(a, event.TypeConnectionRecovered)
+			if lost != round || recovered != round {
+				t.Fatalf("after %d absences: %d losses and %d recoveries", round, lost, recovered)
+			}
 		}
 	})
 }
