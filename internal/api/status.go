@@ -167,31 +167,25 @@ func fromInfo(answered *status.Status, info *errdetails.ErrorInfo, err error) er
 	}
 }
 
+// undetailedReasons are those of what the gRPC library or something between the hosts answered, by class.
+var undetailedReasons = map[failure.Class]string{
+	failure.Cancelled: failure.ReasonCancelled, failure.Invalid: failure.ReasonInvalidArgument,
+	failure.NotFound: failure.ReasonNotFound, failure.Exists: failure.ReasonAlreadyExists,
+	failure.Denied: failure.ReasonNotAuthorized, failure.Exhausted: failure.ReasonLimit,
+	failure.Precondition: failure.ReasonWrongState, failure.Conflict: failure.ReasonWrongState,
+	failure.OutOfRange: failure.ReasonInvalidArgument, failure.Unsupported: failure.ReasonUnsupported,
+	failure.Corrupt: failure.ReasonProtocol,
+}
+
 func undetailed(answered *status.Status, err error) error {
-	class, reason := failure.Unreachable, failure.ReasonReplicaUnreachable
-	switch answered.Code() {
-	case codes.Canceled:
-		class, reason = failure.Cancelled, failure.ReasonCancelled
-	case codes.InvalidArgument:
-		class, reason = failure.Invalid, failure.ReasonInvalidArgument
-	case codes.NotFound:
-		class, reason = failure.NotFound, failure.ReasonNotFound
-	case codes.AlreadyExists:
-		class, reason = failure.Exists, failure.ReasonAlreadyExists
-	case codes.PermissionDenied, codes.Unauthenticated:
-		class, reason = failure.Denied, failure.ReasonNotAuthorized
-	case codes.ResourceExhausted:
-		class, reason = failure.Exhausted, failure.ReasonLimit
-	case codes.FailedPrecondition:
-		class, reason = failure.Precondition, failure.ReasonWrongState
-	case codes.Aborted:
-		class, reason = failure.Conflict, failure.ReasonWrongState
-	case codes.OutOfRange:
-		class, reason = failure.OutOfRange, failure.ReasonInvalidArgument
-	case codes.Unimplemented:
-		class, reason = failure.Unsupported, failure.ReasonUnsupported
-	case codes.DataLoss:
-		class, reason = failure.Corrupt, failure.ReasonProtocol
+	code := answered.Code()
+	if code == codes.Unauthenticated {
+		code = codes.PermissionDenied
+	}
+	class, _ := toDomain(classes, code)
+	reason, known := undetailedReasons[class]
+	if !known {
+		class, reason = failure.Unreachable, failure.ReasonReplicaUnreachable
 	}
 	return &failure.Error{Class: class, Reason: reason, Message: clean(answered.Message(), maxMessage), Err: err}
 }
