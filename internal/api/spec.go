@@ -25,7 +25,8 @@ func SpecToProto(s replication.Spec) *vmreplicav1.ReplicationSpec {
 	asked := &vmreplicav1.ReplicationSpec{ReplicaAddress: s.ReplicaAddress, UseExisting: s.UseExisting}
 	for _, disk := range s.Disks {
 		asked.Disks = append(asked.Disks, &vmreplicav1.DiskSpec{
-			Id: disk.ID, Path: disk.Path, Format: FormatToProto(disk.Format),
+			Id: disk.ID, Path: disk.Path, Format: FormatToProto(disk.Format), ReplicaFormat: FormatToProto(disk.BaseFormat()),
+			DifferencingFormat: DifferencingToProto(disk.Differencing), Backing: cleanAll(disk.Backing),
 		})
 	}
 	return asked
@@ -33,7 +34,8 @@ func SpecToProto(s replication.Spec) *vmreplicav1.ReplicationSpec {
 
 // SpecFromProto is what an operator asks for, with its form checked: 1 to 64 disks of different ids and paths,
 // paths absolute and clean, formats stated, the replica's address host:port. A disk without an id is named after
-// its file. Whether the paths may be opened is for the agent that opens them.
+// its file, and its replica has its format unless another is stated. Whether the paths may be opened is for the agent
+// that opens them; what the images stand on is not asked for.
 func SpecFromProto(asked *vmreplicav1.ReplicationSpec) (replication.Spec, error) {
 	spec := replication.Spec{ReplicaAddress: asked.GetReplicaAddress(), UseExisting: asked.GetUseExisting()}
 	if err := checkAddress(spec.ReplicaAddress); err != nil {
@@ -72,12 +74,31 @@ func diskFromProto(given *vmreplicav1.DiskSpec) (replication.DiskSpec, error) {
 	if err := replication.CheckName("disk", disk.ID); err != nil {
 		return disk, err
 	}
-	format, err := FormatFromProto(given.GetFormat())
-	if err != nil {
-		return disk, failure.Locate(err, "", disk.ID)
+	err := formatsFromProto(&disk, given)
+	return disk, failure.Locate(err, "", disk.ID)
+}
+
+func formatsFromProto(disk *replication.DiskSpec, given *vmreplicav1.DiskSpec) (err error) {
+	if disk.Format, err = FormatFromProto(given.GetFormat()); err != nil {
+		return err
 	}
-	disk.Format = format
-	return disk, nil
+	disk.ReplicaFormat = disk.Format
+	if asked := given.GetReplicaFormat(); asked != vmreplicav1.DiskFormat_DISK_FORMAT_UNSPECIFIED {
+		if disk.ReplicaFormat, err = FormatFromProto(asked); err != nil {
+			return err
+		}
+	}
+	disk.Differencing, err = DifferencingFromProto(given.GetDifferencingFormat())
+	return err
+}
+
+// cleanAll are paths of the host as the wire takes them.
+func cleanAll(paths []string) []string {
+	var cleaned []string
+	for _, path := range paths {
+		cleaned = append(cleaned, clean(path, maxPath))
+	}
+	return cleaned
 }
 
 func checkAddress(address string) error {

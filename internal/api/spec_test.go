@@ -21,7 +21,10 @@ func asked(change func(*vmreplicav1.ReplicationSpec)) *vmreplicav1.ReplicationSp
 		ReplicaAddress: "replica.example:7443",
 		Disks: []*vmreplicav1.DiskSpec{
 			{Id: "root", Path: "/images/web01/root.img", Format: raw},
-			{Path: "/images/web01/data.img", Format: raw},
+			{
+				Path: "/images/web01/data.vhdx", Format: vmreplicav1.DiskFormat_DISK_FORMAT_VHDX, ReplicaFormat: raw,
+				DifferencingFormat: vmreplicav1.DiskFormat_DISK_FORMAT_QCOW2, Backing: []string{"/etc/shadow"},
+			},
 		},
 	}
 	change(spec)
@@ -36,14 +39,22 @@ func TestSpecComesBackAsItWas(t *testing.T) {
 	want := replication.Spec{
 		ReplicaAddress: "replica.example:7443", UseExisting: true,
 		Disks: []replication.DiskSpec{
-			{ID: "root", Path: "/images/web01/root.img", Format: replication.FormatRaw},
-			{ID: "data.img", Path: "/images/web01/data.img", Format: replication.FormatRaw},
+			{ID: "root", Path: "/images/web01/root.img", Format: replication.FormatRaw, ReplicaFormat: replication.FormatRaw},
+			{
+				ID: "data.vhdx", Path: "/images/web01/data.vhdx", Format: replication.FormatVHDX,
+				ReplicaFormat: replication.FormatRaw, Differencing: replication.DifferencingQCOW2,
+			},
 		},
 	}
 	if !reflect.DeepEqual(spec, want) {
 		t.Errorf("got %+v, want %+v", spec, want)
 	}
-	again, err := api.SpecFromProto(api.SpecToProto(spec))
+	spec.Disks[0].Backing = []string{"/images/golden.img"}
+	shown := api.SpecToProto(spec)
+	if got := shown.GetDisks()[0].GetBacking(); len(got) != 1 || got[0] != "/images/golden.img" {
+		t.Errorf("the recorded chain shows as %q", got)
+	}
+	again, err := api.SpecFromProto(shown)
 	if err != nil || !reflect.DeepEqual(again, want) {
 		t.Errorf("back: %+v, %v", again, err)
 	}
@@ -60,6 +71,8 @@ func TestSpecsThatCanNeverWork(t *testing.T) {
 		"the root directory": func(s *vmreplicav1.ReplicationSpec) { s.Disks[1].Path = "/" },
 		"a format not said":  func(s *vmreplicav1.ReplicationSpec) { s.Disks[0].Format = 0 },
 		"an unknown format":  func(s *vmreplicav1.ReplicationSpec) { s.Disks[0].Format = 77 },
+		"a replica's of 77":  func(s *vmreplicav1.ReplicationSpec) { s.Disks[0].ReplicaFormat = 77 },
+		"raw differencing":   func(s *vmreplicav1.ReplicationSpec) { s.Disks[0].DifferencingFormat = 1 },
 		"an id that climbs":  func(s *vmreplicav1.ReplicationSpec) { s.Disks[0].Id = "../root" },
 		"two of one id":      func(s *vmreplicav1.ReplicationSpec) { s.Disks[1].Id = "root" },
 		"one path twice":     func(s *vmreplicav1.ReplicationSpec) { s.Disks[1].Path = "/images//web01/root.img" },

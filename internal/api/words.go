@@ -113,6 +113,15 @@ var resyncStates = []pair[replication.ResyncState, vmreplicav1.ResyncState]{
 
 var formats = []pair[replication.Format, vmreplicav1.DiskFormat]{
 	{replication.FormatRaw, vmreplicav1.DiskFormat_DISK_FORMAT_RAW},
+	{replication.FormatVHD, vmreplicav1.DiskFormat_DISK_FORMAT_VHD},
+	{replication.FormatVHDX, vmreplicav1.DiskFormat_DISK_FORMAT_VHDX},
+	{replication.FormatQCOW2, vmreplicav1.DiskFormat_DISK_FORMAT_QCOW2},
+}
+
+// differencings has a word for the base's own.
+var differencings = []pair[replication.Differencing, vmreplicav1.DiskFormat]{
+	{replication.DifferencingByBase, vmreplicav1.DiskFormat_DISK_FORMAT_UNSPECIFIED},
+	{replication.DifferencingQCOW2, vmreplicav1.DiskFormat_DISK_FORMAT_QCOW2},
 }
 
 // StateToProto is a relationship's state on the wire.
@@ -151,4 +160,23 @@ func FormatToProto(f replication.Format) vmreplicav1.DiskFormat { return enum(fo
 // FormatFromProto is the format that an operator stated; UNSPECIFIED is refused, because none is ever probed.
 func FormatFromProto(f vmreplicav1.DiskFormat) (replication.Format, error) {
 	return word(formats, "disk format", f)
+}
+
+// BaseFormatFromProto is the format of a base that a primary asks for; UNSPECIFIED, all that primaries of before say,
+// is raw.
+func BaseFormatFromProto(f vmreplicav1.DiskFormat) (replication.Format, error) {
+	if f == vmreplicav1.DiskFormat_DISK_FORMAT_UNSPECIFIED {
+		return replication.FormatRaw, nil
+	}
+	return FormatFromProto(f)
+}
+
+// DifferencingToProto is the policy for differencing disks on the wire; the base's own is UNSPECIFIED.
+func DifferencingToProto(d replication.Differencing) vmreplicav1.DiskFormat {
+	return enum(differencings, d)
+}
+
+// DifferencingFromProto is the policy for differencing disks from the wire.
+func DifferencingFromProto(f vmreplicav1.DiskFormat) (replication.Differencing, error) {
+	return word(differencings, "differencing disk format", f)
 }

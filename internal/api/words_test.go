@@ -108,6 +108,14 @@ func TestFormats(t *testing.T) {
 			t.Errorf("%v comes back as %v", number, api.FormatToProto(format))
 		}
 	}
+	if base, err := api.BaseFormatFromProto(0); err != nil || base != replication.FormatRaw {
+		t.Errorf("a base of no stated format is %q, %v", base, err)
+	}
+	for _, policy := range []replication.Differencing{replication.DifferencingByBase, replication.DifferencingQCOW2} {
+		if back, err := api.DifferencingFromProto(api.DifferencingToProto(policy)); err != nil || back != policy {
+			t.Errorf("the policy %q comes back as %q, %v", policy, back, err)
+		}
+	}
 	if got := api.FormatToProto("qcow9"); got != vmreplicav1.DiskFormat_DISK_FORMAT_UNSPECIFIED {
 		t.Errorf("an unknown format is %v", got)
 	}
