@@ -101,6 +101,7 @@ func TestForeignBitmaps(t *testing.T) {
 	f.run(t, "qemu-img", "bitmap", "--add", f.path, "dirty")
 	f.scribble(t, rand.New(rand.NewPCG(3, 1)))
 	f.compare(t)
+	f.clean(t)
 	i := openImage(t, f.path, durable.ReadWrite)
 	f.write(t, i, 0, 4096)
 	must(t, i.Close())
@@ -314,10 +315,27 @@ func (f *foreign) equal(t *testing.T) {
 // clean asks that `qemu-img check` finds nothing, not even a leak.
 func (f *foreign) clean(t *testing.T) {
 	t.Helper()
+	for _, finding := range findings(t, f.path) {
+		t.Errorf("Check finds: %s", finding.Message)
+	}
 	if errs, leaks := checkWithQEMU(t, f.path); errs+leaks > 0 {
 		t.Errorf("qemu-img check finds %d errors and %d leaks:\n%s", errs, leaks,
 			f.output("qemu-img", "check", "-f", "qcow2", f.path))
 	}
+}
+
+// findings is all that Check finds.
+func findings(t testing.TB, path string) []disk.Finding {
+	t.Helper()
+	file, err := os.Open(path)
+	must(t, err)
+	defer file.Close()
+	var all []disk.Finding
+	for finding, err := range qcow2.Check(durable.NewFile(file)) {
+		must(t, err)
+		all = append(all, finding)
+	}
+	return all
 }
 
 func (f *foreign) output(command string, args ...string) []byte {
