@@ -77,15 +77,11 @@ func (v *virtualDisk) release(b *batch, failed error) {
 // write puts the batch into the file: data and size first, then the log, then each page in its place. The places
 // that became free are cleared only then.
 func (v *virtualDisk) write(b *batch) error {
-	if err := v.file.Sync(); err != nil {
+	if err := v.sync(len(b.images) > 0, b.size); err != nil {
 		return err
 	}
-	v.log.settled()
-	if len(b.images) == 0 {
-		return nil
-	}
 	sortImages(b.images, v.regions.bat)
-	if err := v.commit(b.images, b.size); err != nil {
+	if err := v.log.commit(b.images, b.size); err != nil {
 		return err
 	}
 	for _, at := range b.freed {
@@ -97,28 +93,24 @@ func (v *virtualDisk) write(b *batch) error {
 	return nil
 }
 
-// commit makes images durable through the log, which it begins when there is none; flushing is held.
-func (v *virtualDisk) commit(images []pageImage, size int64) error {
-	if v.log.guid == (guid{}) {
-		if err := v.beginLog(size); err != nil {
+// sync makes data, the file's size and the pages in their places durable. When logged is set the header then names a
+// log; a new one gets its first, empty entry before the sync. flushing is held.
+func (v *virtualDisk) sync(logged bool, size int64) error {
+	begin := logged && v.log.guid == (guid{})
+	if begin {
+		if err := v.log.begin(size); err != nil {
 			return err
 		}
-	}
-	return v.log.commit(images, size)
-}
-
-// beginLog makes the header name a log with an empty entry.
-func (v *virtualDisk) beginLog(size int64) error {
-	v.session.Lock()
-	defer v.session.Unlock()
-	v.log.file, v.log.ring = v.file, v.header.log
-	if err := v.log.begin(size); err != nil {
-		return err
 	}
 	if err := v.file.Sync(); err != nil {
 		return err
 	}
 	v.log.settled()
+	if !begin {
+		return nil
+	}
+	v.session.Lock()
+	defer v.session.Unlock()
 	return v.change(func(h *header) { h.logGUID = v.log.guid })
 }
 
@@ -210,8 +202,10 @@ func (v *virtualDisk) dirty() bool {
 
 // endLog makes the pages durable in their places, and then takes the log's name out of the header.
 func (v *virtualDisk) endLog() error {
-	if err := v.file.Sync(); err != nil {
-		return err
+	if v.log.oldest >= 0 {
+		if err := v.file.Sync(); err != nil {
+			return err
+		}
 	}
 	v.session.Lock()
 	defer v.session.Unlock()

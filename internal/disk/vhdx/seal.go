@@ -37,7 +37,11 @@ func (l *Layer) seal(named *locator) error {
 	if err != nil {
 		return err
 	}
-	if err := l.commit(images, l.sizeNow()); err != nil {
+	size := l.sizeNow()
+	if err = l.sync(true, size); err == nil {
+		err = l.log.commit(images, size)
+	}
+	if err != nil {
 		return l.fail(fmt.Errorf("seal the VHDX file: %w", err))
 	}
 	l.mu.Lock()
@@ -67,7 +71,7 @@ func (l *Layer) locatorPages(raw []byte) (metadataItems, []pageImage, error) {
 	copy(padded, raw)
 	region := l.regions.metadata
 	images := len(padded)/pageSize + 1
-	if at > region.length-int64(len(padded)) || images > l.writerPages() {
+	if at > region.length-int64(len(padded)) || images > l.log.maxPages() {
 		return nil, nil, failure.New(failure.Unsupported, failure.ReasonUnsupported,
 			"the metadata region of the VHDX file has no room for a parent locator of %d bytes", len(raw))
 	}
@@ -84,12 +88,6 @@ func (l *Layer) locatorPages(raw []byte) (metadataItems, []pageImage, error) {
 		pages = append(pages, pageImage{region.offset + at + i, padded[i:][:pageSize]})
 	}
 	return items, pages, nil
-}
-
-// writerPages is how many pages one entry of the file's log may have.
-func (v *virtualDisk) writerPages() int {
-	w := logWriter{ring: v.header.log}
-	return w.maxPages()
 }
 
 // Parent is what the file says of its parent, nothing of which was opened; the zero Parent before Seal. Name is the
