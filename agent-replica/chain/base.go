@@ -1,22 +1,31 @@
 package chain
 
 import (
+	"time"
+
 	"vmreplica/internal/disk"
 	"vmreplica/internal/event"
 	"vmreplica/internal/failure"
 	"vmreplica/internal/replication"
 )
 
+// ownWrites is how long after a cursor was saved a killed agent may have written to an incomplete base: a segment over
+// a link of 1.5 Mbit/s takes a minute and a half.
+const ownWrites = 2 * time.Minute
+
 // difference says how a base that now has this stamp is not as this agent left it; empty when it is. Of a base that
-// the agent writes, or was writing when it was killed, only that is known which its own writes do not change.
+// the agent writes, or was writing when it was killed, only that is known which its own writes do not change: of an
+// incomplete one, whose cursors renew the stamp, that they ended soon after.
 func (b Base) difference(now disk.Stamp) string {
 	switch {
 	case b.Stamp == (disk.Stamp{}):
 		return ""
-	case b.Writing:
-		return b.Stamp.Difference(withoutWrites(b.Stamp, now))
-	default:
+	case !b.Writing:
 		return b.Stamp.Difference(now)
+	case b.Incomplete && now.ModifiedNanoseconds-b.Stamp.ModifiedNanoseconds > ownWrites.Nanoseconds():
+		return "it was written to after this agent had ended"
+	default:
+		return b.Stamp.Difference(withoutWrites(b.Stamp, now))
 	}
 }
 
@@ -82,16 +91,12 @@ func (r *Record) Doubt(diskID, found string, stamp disk.Stamp) error {
 	return nil
 }
 
-// RestartBase says that an incomplete base is not as this agent settled it: another program has written to it, or
-// the agent itself before it was killed. What was received stays and what was proven is not trusted, so the pass
-// begins again under a new session.
+// RestartBase says that an incomplete base is not as this agent left it. What was received stays and what was proven is
+// not trusted, so the pass begins again under a new session.
 func (r *Record) RestartBase(diskID, found string, stamp disk.Stamp) error {
 	d := r.Disk(diskID)
 	if d == nil || !d.Base.Incomplete {
 		return failure.New(failure.Internal, failure.ReasonWrongState, "the base is not incomplete").On(r.VM, diskID)
-	}
-	if d.Base.Writing {
-		found = "this agent did not end in order while it wrote the base"
 	}
 	d.Base.settle(stamp)
 	t := r.Cursor(diskID)

@@ -17,9 +17,9 @@
 //   - A base carries the stamp with which this agent last settled it: prepared it, committed or merged into it, or
 //     closed it. Another stamp found is a doubt: it is remembered until a transfer has proven the whole disk.
 //   - A base is marked before this agent writes to it and settled after. Found marked when it is opened, it was
-//     written when the agent was killed. Of an incomplete one nothing that was proven is trusted then: the pass
-//     begins again, and what was received stays. Under a merge only what the agent's own writes cannot change is
-//     compared; the merge writes again all that it covers.
+//     written when the agent was killed: only what the agent's own writes cannot change is compared. The cursors of an
+//     incomplete base renew its stamp, and a write long after the last is another program's; then the pass begins
+//     again, and what was received stays. A merge writes again all that it covers.
 //   - A layer or base file that is missing is a fault; it is never made again.
 //   - At most MaxWaiting committed layers wait on a disk; with the receiving one its depth is at most three.
 //

@@ -3,9 +3,11 @@ package chain
 import (
 	"errors"
 
+	"vmreplica/blockdiff"
 	"vmreplica/internal/disk"
 	"vmreplica/internal/durable"
 	"vmreplica/internal/failure"
+	"vmreplica/internal/replication"
 )
 
 // settleBases makes what was written to the bases since they were opened durable and remembers their stamps. The caller
@@ -60,8 +62,7 @@ func (v *VM) openDisk(d Disk) (*Open, error) {
 }
 
 // noteDoubt remembers that the base is not as its stamp tells, unless the record has moved on meanwhile or this agent
-// may have written the difference in a merge, which writes it again. The pass over an incomplete base begins anew
-// whoever wrote the difference: what was proven of it was read before.
+// may have written the difference. The pass over an incomplete base begins anew: what was proven of it was read before.
 func (v *VM) noteDoubt(diskID string, known disk.Stamp, found string) error {
 	record, err := v.Record()
 	if err != nil {
@@ -77,10 +78,10 @@ func (v *VM) noteDoubt(diskID string, known disk.Stamp, found string) error {
 	}
 	note := func(r *Record) error { return r.Doubt(diskID, found, stamp) }
 	switch {
-	case held.Base.Incomplete:
-		note = func(r *Record) error { return r.RestartBase(diskID, found, stamp) }
 	case held.Base.difference(stamp) == "":
 		return nil
+	case held.Base.Incomplete:
+		note = func(r *Record) error { return r.RestartBase(diskID, found, stamp) }
 	}
 	_, err = v.Update(note)
 	return err
@@ -123,4 +124,29 @@ func (v *VM) doubt(d *Disk) (string, error) {
 		found = d.Doubt
 	}
 	return found, v.noteDoubt(d.ID, d.Base.Stamp, found)
+}
+
+// SaveCursor is Record.SaveCursor for what is durable already. With the cursor of an incomplete base goes the base's
+// stamp, from which a killed agent's own last writes are told.
+func (v *VM) SaveCursor(transfer replication.ID, diskID string, session uint64, segment int64, chain blockdiff.Hash) (Record, error) {
+	record, err := v.Record()
+	if err != nil {
+		return record, err
+	}
+	d := record.Disk(diskID)
+	var stamp disk.Stamp
+	if d != nil && d.Base.Incomplete {
+		if stamp, err = v.storage.Settle(d.Base); err != nil {
+			return record, err
+		}
+	}
+	return v.Update(func(r *Record) error {
+		if err := r.SaveCursor(transfer, diskID, session, segment, chain); err != nil {
+			return err
+		}
+		if d := r.Disk(diskID); stamp != (disk.Stamp{}) {
+			d.Base.Stamp = stamp
+		}
+		return nil
+	})
 }

@@ -43,9 +43,7 @@ func (s *session) saveCursor() error {
 	if err := s.flush(); err != nil {
 		return err
 	}
-	record, err := s.vm.Update(func(r *chain.Record) error {
-		return r.SaveCursor(s.transfer, s.diskID, s.number, segment, chainValue)
-	})
+	record, err := s.vm.SaveCursor(s.transfer, s.diskID, s.number, segment, chainValue)
 	if err != nil {
 		return err
 	}
