@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"iter"
+	"math"
 
 	"vmreplica/internal/disk"
 	"vmreplica/internal/durable"
@@ -93,11 +94,14 @@ func (c *checker) checkInside(h *headerFound) error {
 	if err := c.checkBlocks(); err != nil || c.left {
 		return err
 	}
-	cells := (c.f.fileSize + c.span() - 1) / c.span()
-	for from := int64(0); from < cells && !c.left; from += cellsAtOnce {
-		if err := c.checkOverlaps(from, min(cells-from, cellsAtOnce)); err != nil {
+	cells := (c.lastEnd + c.span() - 1) / c.span()
+	begins := make([]uint32, min(cells, cellsAtOnce)+1)
+	for from := int64(0); from < cells && !c.left; {
+		next, err := c.checkOverlaps(from, begins)
+		if err != nil {
 			return err
 		}
+		from = next
 	}
 	c.checkUnused()
 	return nil
@@ -160,30 +164,43 @@ func (c *checker) checkBlocks() error {
 	})
 }
 
-// checkOverlaps finds blocks that share bytes of the file. A cell is as long as a block: two blocks that begin in one
-// overlap, and those that begin in neighbouring cells may.
-func (c *checker) checkOverlaps(from, count int64) error {
-	span := c.span()
-	begins := make([]uint32, count+1) // the sector of the file where a block begins in the cell; the last is the next pass's first
-	err := c.entries(func(block, off int64) error {
-		cell := off/span - from
-		if c.s.misplaced(off) != "" || cell < 0 || cell > count {
+// checkOverlaps finds blocks that share bytes of the file, among those that begin in the cells from the given one on
+// that begins has room for. A cell is as long as a block: two blocks that begin in one overlap, and those that begin
+// in neighbouring cells may. The last of begins is for the first cell behind. It answers the next cell that a block
+// begins in.
+func (c *checker) checkOverlaps(from int64, begins []uint32) (next int64, err error) {
+	clear(begins)
+	next = math.MaxInt64
+	last := int64(len(begins)) - 1
+	err = c.entries(func(block, off int64) error {
+		cell := off/c.span() - from
+		if c.s.misplaced(off) != "" || cell < 0 {
 			return nil
 		}
-		if other := begins[cell]; other != 0 && cell < count {
+		if cell >= last {
+			next = min(next, cell+from)
+		}
+		if cell > last {
+			return nil
+		}
+		sector := uint32(off / sectorSize)
+		switch other := begins[cell]; {
+		case other == 0:
+			begins[cell] = sector
+		case cell == last:
+			begins[cell] = min(other, sector)
+		default:
 			c.damaged("block %d at %d of the file overlaps another at %d", block, off, int64(other)*sectorSize)
-			return nil
 		}
-		begins[cell] = uint32(off / sectorSize)
 		return nil
 	})
-	for cell := int64(1); err == nil && cell <= count && !c.left; cell++ {
+	for cell := int64(1); err == nil && cell <= last && !c.left; cell++ {
 		before, after := int64(begins[cell-1])*sectorSize, int64(begins[cell])*sectorSize
-		if before != 0 && after != 0 && after-before < span {
+		if before != 0 && after != 0 && after-before < c.span() {
 			c.damaged("the block at %d of the file overlaps the one at %d", before, after)
 		}
 	}
-	return err
+	return next, err
 }
 
 // checkUnused tells of space that belongs to nothing, beyond what aligning the blocks takes.
