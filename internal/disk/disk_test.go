@@ -55,12 +55,20 @@ func TestEveryFieldOfAStampTells(t *testing.T) {
 		"set up anew":            func(s *disk.Stamp) { s.DiskSequence++ },
 		"2 sectors":              func(s *disk.Stamp) { s.SectorsWritten += 2 },
 		"serial":                 func(s *disk.Stamp) { s.Serial = "" },
+		"stands on":              func(s *disk.Stamp) { s.Backing = "b" },
+	}
+	on := before.On(before)
+	if before.On() != before || on == before || on != before.On(before) || on == before.On(before, before) {
+		t.Error("a stamp does not tell what its image stands on")
 	}
 	for want, change := range cases {
 		now := before
 		change(&now)
 		if difference := before.Difference(now); !strings.Contains(difference, want) {
 			t.Errorf("%q, want %q", difference, want)
+		}
+		if want != "stands on" && before.On(now) == on {
+			t.Errorf("%s: a change below does not show", want)
 		}
 	}
 }

@@ -1,6 +1,10 @@
 package disk
 
-import "fmt"
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+)
 
 // Stamp is what is remembered of an image when it is closed, or when a pass over it begins. It notices that
 // another program changed the image; it is detection, not proof: a change that restores every field, or one to
@@ -19,6 +23,24 @@ type Stamp struct {
 	SectorsWritten uint64
 	// Serial is what a block device calls itself; empty where it does not say.
 	Serial string
+	// Backing is a digest of the stamps of the files that a differencing disk stands on; empty for one that stands alone.
+	Backing string
+}
+
+// On is the stamp of an image that stands on others, the nearest first: it differs when one of them does. On nothing it
+// is s.
+func (s Stamp) On(below ...Stamp) Stamp {
+	if len(below) == 0 {
+		return s
+	}
+	digest := sha256.New()
+	for _, parent := range below {
+		fmt.Fprintf(digest, "%d %d %d %d %d %q %d %d %q %q\n", parent.Device, parent.Inode, parent.SizeBytes,
+			parent.ModifiedNanoseconds, parent.ChangedNanoseconds, parent.BootID, parent.DiskSequence, parent.SectorsWritten,
+			parent.Serial, parent.Backing)
+	}
+	s.Backing = hex.EncodeToString(digest.Sum(nil))
+	return s
 }
 
 // Difference says in words how now differs from s; empty when nothing does.
@@ -38,6 +60,8 @@ func (s Stamp) Difference(now Stamp) string {
 		return "the device was set up anew"
 	case s.SectorsWritten != now.SectorsWritten:
 		return fmt.Sprintf("%d sectors were written to the device", now.SectorsWritten-s.SectorsWritten)
+	case s.Backing != now.Backing:
+		return "a file that it stands on is another than before, or was written to"
 	case s.ModifiedNanoseconds != now.ModifiedNanoseconds:
 		return "it was written to (its modification time moved)"
 	default:

@@ -1,12 +1,14 @@
 // Package images opens disk images where an agent's start-up allows it and nowhere else.
 //
 // Vocabulary. An image directory is a tree whose files may be opened. A device pattern is a path with wildcards,
-// as a shell has them, of block devices that may be opened. A path is what an operator wrote: absolute.
+// as a shell has them, of block devices that may be opened. A path is what an operator wrote: absolute. A chain is a
+// differencing disk and the files that it stands on.
 //
 // Invariants. A path's links are resolved first, and what it comes to must lie in an image directory, or be a
 // device that a pattern names. The opening itself follows no link that leaves the directory, so that a link put
-// there meanwhile opens nothing else. Formats are stated by the operator; content is never looked at. Nothing
-// here writes, so a crash leaves nothing behind.
+// there meanwhile opens nothing else. The format is stated by the operator, that of a parent by its child's header;
+// none is guessed from content. A parent is followed only to a place where an image may be opened, and only to the one
+// that was recorded when the disk was enabled. Nothing here writes, so a crash leaves nothing behind.
 package images
 
 import (
@@ -18,9 +20,8 @@ import (
 
 	"vmreplica/internal/disk"
 	"vmreplica/internal/disk/device"
+	"vmreplica/internal/disk/format"
 	"vmreplica/internal/disk/imagelock"
-	"vmreplica/internal/disk/pagecache"
-	"vmreplica/internal/disk/raw"
 	"vmreplica/internal/durable"
 	"vmreplica/internal/failure"
 	"vmreplica/internal/replication"
@@ -77,18 +78,18 @@ func cannotUse(stated string, err error) error {
 		Try("Make the directory, or leave it out of the agent's options.")
 }
 
-// Open opens and locks the image at path. Failures: UNSUPPORTED for a format other than raw, PATH_OUTSIDE with
-// what is allowed, IMAGE_MISSING, IMAGE_UNREADABLE, IMAGE_IN_USE with the program named.
-func (i *Images) Open(path string, format replication.Format, access imagelock.Access) (disk.Image, error) {
-	if format != replication.FormatRaw {
-		return nil, failure.New(failure.Invalid, failure.ReasonUnsupported, "the format %q of %s cannot be read", format, path).
-			Try("State raw for a raw image or a block device.")
-	}
+// Open opens and locks the image at path, which stands alone. Failures: PATH_OUTSIDE with what is allowed,
+// IMAGE_MISSING, IMAGE_UNREADABLE, IMAGE_IN_USE with the program named, UNSUPPORTED for what is no format, and
+// format.Open's.
+func (i *Images) Open(path string, f replication.Format, access imagelock.Access) (disk.Image, error) {
 	place, err := i.resolve(path)
 	if err != nil {
 		return nil, err
 	}
 	if place.tree == nil {
+		if err := checkDevice(path, f); err != nil {
+			return nil, err
+		}
 		return opened(device.Open(place.name, access))
 	}
 	mode := durable.ReadOnly
@@ -99,7 +100,16 @@ func (i *Images) Open(path string, format replication.Format, access imagelock.A
 	if err != nil {
 		return nil, cannotOpen(path, err)
 	}
-	return opened(raw.Open(pagecache.Once(file), raw.Options{Path: path, Access: access}))
+	return format.Open(file, f, format.Options{Path: path, Access: access})
+}
+
+// checkDevice refuses another format than raw.
+func checkDevice(path string, f replication.Format) error {
+	if f == replication.FormatRaw {
+		return nil
+	}
+	return failure.New(failure.Invalid, failure.ReasonUnsupported, "the format %.40q of the device %s is not read", string(f), path).
+		Try("State raw: the disk is the device's bytes.")
 }
 
 // opened keeps a nil disk from becoming an image that is not nil.
@@ -110,8 +120,25 @@ func opened[D disk.Image](d D, err error) (disk.Image, error) {
 	return d, nil
 }
 
-// Stamp describes the image at path without locking it: it may be in use. Failures as Open's.
-func (i *Images) Stamp(path string) (disk.Stamp, error) {
+// Stamp describes the image at path, and the files that it stands on, without locking them: they may be in use. backing
+// are those files as Backing listed them. Failures as Open's.
+func (i *Images) Stamp(path string, backing ...string) (disk.Stamp, error) {
+	stamp, err := i.stampOne(path)
+	if err != nil {
+		return disk.Stamp{}, err
+	}
+	var below []disk.Stamp
+	for _, parent := range backing {
+		next, err := i.stampOne(parent)
+		if err != nil {
+			return disk.Stamp{}, err
+		}
+		below = append(below, next)
+	}
+	return stamp.On(below...), nil
+}
+
+func (i *Images) stampOne(path string) (disk.Stamp, error) {
 	place, err := i.resolve(path)
 	if err != nil {
 		return disk.Stamp{}, err

@@ -161,9 +161,15 @@ func TestFormatsAreStated(t *testing.T) {
 		t.Fatalf("qemu-img is needed: %v: %s", err, output)
 	}
 	must(t, os.Truncate(p.in("q"), 1<<20))
-	for _, format := range []replication.Format{"", "qcow2", "RAW"} {
+	for _, format := range []replication.Format{"", "vmdk", "RAW"} {
 		_, err := i.Open(p.in("q"), format, imagelock.Read)
 		wantFailure(t, err, failure.ReasonUnsupported, p.in("q"))
+		_, err = i.OpenChain(p.in("q"), format, nil)
+		wantFailure(t, err, failure.ReasonUnsupported, p.in("q"))
+	}
+	for _, format := range []replication.Format{"vhd", "vhdx"} {
+		_, err := i.Open(p.in("q"), format, imagelock.Read)
+		wantFailure(t, err, failure.ReasonImageUnreadable, p.in("q"))
 	}
 	d, err := i.Open(p.in("q"), replication.FormatRaw, imagelock.Read)
 	must(t, err)
@@ -211,6 +217,8 @@ func TestDevices(t *testing.T) {
 				t.Errorf("%d bytes", d.Size())
 			}
 			sameStamp(t, i, c.path, d)
+			_, err = i.Open(c.path, replication.FormatVHDX, imagelock.Read)
+			wantFailure(t, err, failure.ReasonUnsupported, c.path)
 		})
 	}
 }

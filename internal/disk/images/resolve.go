@@ -18,6 +18,14 @@ type place struct {
 	name string
 }
 
+// path is absolute, without links: what names the place in a record.
+func (p place) path() string {
+	if p.tree == nil {
+		return p.name
+	}
+	return p.tree.Path(p.name)
+}
+
 // resolve finds the allowed place that path leads to. What lies outside is refused alike whether it exists or
 // not.
 func (i *Images) resolve(path string) (place, error) {
