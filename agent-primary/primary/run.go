@@ -106,6 +106,7 @@ func (a *agent) openRelationships() (err error) {
 	if a.events, err = event.Open(a.store, a.host.Log, time.Now); err != nil {
 		return err
 	}
+	daemon.RecordCertificates(a.credentials, a.events, a.host.Log)
 	a.manager, err = relationship.Open(relationship.Config{
 		Store: a.store, Requests: a.requests, Events: a.events, Images: tracking.Allowed(a.images),
 		Replicas: a.pool, Attempt: resync.Attempt, Budget: resync.NewBudget(heldBlocks),
