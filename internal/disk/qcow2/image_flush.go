@@ -135,7 +135,7 @@ func (i *Image) writePointers(table []uint64, off int64, dirty map[int64]struct{
 }
 
 // reclaim takes back the references that were dropped, now that it is durable that they are. The refcounts that it
-// lowers need not be in the file soon: until then they are leaks.
+// lowers need no sync of their own: until the next one a crash leaves leaks.
 func (i *Image) reclaim() error {
 	s := i.space
 	if len(s.freed) == 0 {
@@ -147,18 +147,25 @@ func (i *Image) reclaim() error {
 	freed := s.freed
 	s.freed = nil
 	for _, run := range freed {
-		for c, end := run.first, run.first+run.count; c < end; {
-			free, done, err := i.lower(c, end)
-			if err != nil {
+		if err := i.reclaimRun(run); err != nil {
+			return err
+		}
+	}
+	return i.writePages(countsPage)
+}
+
+func (i *Image) reclaimRun(run clusterRun) error {
+	for c, end := run.first, run.first+run.count; c < end; {
+		free, done, err := i.lower(c, end)
+		if err != nil {
+			return err
+		}
+		if free > 0 {
+			if err := i.file.Punch(c<<i.header.bits, free<<i.header.bits); err != nil {
 				return err
 			}
-			if free > 0 {
-				if err := i.file.Punch(c<<i.header.bits, free<<i.header.bits); err != nil {
-					return err
-				}
-			}
-			c += done
 		}
+		c += done
 		if !i.pages.full() {
 			continue
 		}

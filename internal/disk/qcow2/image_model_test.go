@@ -112,7 +112,7 @@ func TestImageHistories(t *testing.T) {
 func playImage(t *testing.T, path string, seed uint64, options qcow2.ImageOptions) {
 	r := rand.New(rand.NewPCG(seed, 21))
 	i, s := createImage(t, path, options), newSectors(options.SizeBytes)
-	for range 40 {
+	for range 24 {
 		switch r.IntN(12) {
 		case 0:
 			must(t, i.Flush())
