@@ -6,6 +6,7 @@ import (
 	"vmreplica/agent-primary/relationship"
 	"vmreplica/agent-primary/resync"
 	"vmreplica/blockdiff"
+	"vmreplica/internal/api"
 	"vmreplica/internal/failure"
 
 	vmreplicav1 "vmreplica/proto/vmreplica/v1"
@@ -52,7 +53,7 @@ func (l *Link) Reconcile(ctx context.Context) (relationship.Position, error) {
 // Prepare creates the record and the place of the disks.
 func (l *Link) Prepare(ctx context.Context, preparation relationship.Preparation) ([]string, error) {
 	request := &vmreplicav1.PrepareReplicaRequest{
-		Relationship: l.relationship(), Disks: disksToProto(preparation.Disks),
+		Relationship: l.relationship(), Disks: placesToProto(preparation.Disks),
 		UseExisting: preparation.UseExisting, ValidateOnly: preparation.ValidateOnly,
 	}
 	var answer *vmreplicav1.PrepareReplicaResponse
@@ -95,9 +96,23 @@ func (l *Link) Release(ctx context.Context, deleteData bool) ([]string, error) {
 func disksToProto(disks []resync.BeginDisk) []*vmreplicav1.TransferDisk {
 	converted := make([]*vmreplicav1.TransferDisk, 0, len(disks))
 	for _, disk := range disks {
-		converted = append(converted, &vmreplicav1.TransferDisk{
-			Id: disk.ID, SizeBytes: disk.SizeBytes, LogicalSectorBytes: uint32(disk.LogicalSectorSize),
-		})
+		converted = append(converted, diskToProto(disk))
+	}
+	return converted
+}
+
+func diskToProto(disk resync.BeginDisk) *vmreplicav1.TransferDisk {
+	return &vmreplicav1.TransferDisk{
+		Id: disk.ID, SizeBytes: disk.SizeBytes, LogicalSectorBytes: uint32(disk.LogicalSectorSize),
+	}
+}
+
+func placesToProto(places []relationship.Place) []*vmreplicav1.TransferDisk {
+	converted := make([]*vmreplicav1.TransferDisk, 0, len(places))
+	for _, place := range places {
+		disk := diskToProto(place.BeginDisk)
+		disk.Format, disk.DifferencingFormat = api.FormatToProto(place.Format), api.DifferencingToProto(place.Differencing)
+		converted = append(converted, disk)
 	}
 	return converted
 }

@@ -14,8 +14,8 @@ import (
 func (w *worker) check(ctx context.Context) error {
 	record := w.owner.record()
 	missing := map[string]*failure.Error{}
-	for _, disk := range record.Disks {
-		stamp, err := w.owner.config.Images.Stamp(disk.Path)
+	for i, disk := range record.Disks {
+		stamp, err := w.owner.config.Images.Stamp(record.Spec.Disks[i])
 		if err != nil {
 			missing[disk.ID] = failure.Find(err)
 			continue

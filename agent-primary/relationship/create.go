@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"vmreplica/agent-primary/tracking"
+	"vmreplica/internal/disk/format"
 	"vmreplica/internal/event"
 	"vmreplica/internal/failure"
 	"vmreplica/internal/replication"
@@ -93,10 +94,14 @@ func sameAs(r Record, asked Create) error {
 		Try("Change it with vmreplica set %s, or end it with vmreplica remove %s", r.Name, r.Name)
 }
 
+// overlays says of a policy what is not said by the base's format.
+var overlays = map[replication.Differencing]string{replication.DifferencingQCOW2: " under qcow2"}
+
 func describe(disks []replication.DiskSpec) string {
 	var text []string
 	for _, disk := range disks {
-		text = append(text, disk.ID+"="+disk.Path)
+		text = append(text, fmt.Sprintf("%s=%s (%s, replica %s%s)", disk.ID, disk.Path, disk.Format, disk.BaseFormat(),
+			overlays[disk.Differencing]))
 	}
 	return fmt.Sprint(text)
 }
@@ -107,15 +112,17 @@ func (m *Manager) draft(asked Create) (Record, error) {
 		Name: asked.Name, UID: replication.NewID(), Revision: 1, Labels: asked.Labels, Spec: asked.Spec,
 		CreateTime: now(), Term: 1, Statistics: Statistics{StartTime: now()},
 	}
+	record.Spec.Disks = nil
 	for _, spec := range asked.Spec.Disks {
 		if err := m.unclaimed(asked.Name, spec); err != nil {
 			return record, err
 		}
-		disk, err := m.look(spec)
+		spec, disk, err := m.look(spec)
 		if err != nil {
 			return record, err
 		}
 		record.Disks = append(record.Disks, disk)
+		record.Spec.Disks = append(record.Spec.Disks, spec)
 	}
 	return record, nil
 }
@@ -137,17 +144,24 @@ func (m *Manager) unclaimed(vm string, spec replication.DiskSpec) error {
 	return nil
 }
 
-// look opens an image briefly, for its size, its sectors and its locks.
-func (m *Manager) look(spec replication.DiskSpec) (Disk, error) {
+// look opens an image briefly, for its size, its sectors, its locks and what it stands on, which is recorded, and makes
+// sure that the replica's format can hold it.
+func (m *Manager) look(spec replication.DiskSpec) (replication.DiskSpec, Disk, error) {
+	backing, err := m.config.Images.Backing(spec)
+	if err != nil {
+		return spec, Disk{}, failure.Locate(err, "", spec.ID)
+	}
+	spec.Backing = backing
 	source, err := tracking.OpenCold(m.config.Images, spec)
 	if err != nil {
-		return Disk{}, err
+		return spec, Disk{}, err
 	}
 	disk := Disk{
 		ID: spec.ID, Path: spec.Path, Format: spec.Format,
 		SizeBytes: source.Size(), LogicalSectorSize: source.LogicalSectorSize(),
 	}
-	return disk, failure.Locate(source.Close(), "", spec.ID)
+	err = errors.Join(format.CheckSupport(spec.BaseFormat(), disk.SizeBytes, disk.LogicalSectorSize), source.Close())
+	return spec, disk, failure.Locate(err, "", spec.ID)
 }
 
 // greet connects to the replica and makes sure that it admits us.
@@ -168,7 +182,7 @@ func (m *Manager) greet(ctx context.Context, record *Record) (Replica, error) {
 func (r Record) identity() Identity { return Identity{VM: r.Name, UID: r.UID, Term: r.Term} }
 
 func (r Record) preparation(validateOnly bool) Preparation {
-	return Preparation{Disks: r.geometry(), UseExisting: r.Spec.UseExisting, ValidateOnly: validateOnly}
+	return Preparation{Disks: r.places(), UseExisting: r.Spec.UseExisting, ValidateOnly: validateOnly}
 }
 
 // reserveRecord keeps the record before the replica is asked for anything, so that what the replica does is never

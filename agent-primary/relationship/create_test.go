@@ -72,6 +72,9 @@ func TestCreateThatCannotBe(t *testing.T) {
 		"a replica that refuses": {func(p *pair) {
 			p.replica.refuse = failure.New(failure.Exists, failure.ReasonBaseExists, "a file lies there")
 		}, nil, failure.ReasonBaseExists},
+		"a replica's format that is none": {nil, func(c *relationship.Create) {
+			c.Spec.Disks[0].ReplicaFormat = "vmdk"
+		}, failure.ReasonUnsupported},
 		"nothing to use": {nil, func(c *relationship.Create) { c.Spec.UseExisting = true }, failure.ReasonBaseMissing},
 	}
 	for name, test := range cases {
@@ -229,6 +232,38 @@ func TestHistoryIsBounded(t *testing.T) {
 		}
 		if _, err := a.Resync("web01", "nothing"); failure.Find(err).Reason != failure.ReasonNotFound {
 			t.Fatalf("an unknown resync gave %v", err)
+		}
+	})
+}
+
+func TestFormatsAndTheChainAreRecorded(t *testing.T) {
+	bubble(t, func(t *testing.T, p *pair) {
+		p.images.backing = []string{"/images/golden.raw"}
+		a := p.start()
+		defer a.stop()
+		asked := spec()
+		asked.Spec.Disks[0].Format, asked.Spec.Disks[0].ReplicaFormat = replication.FormatQCOW2, replication.FormatVHDX
+		asked.Spec.Disks[0].Differencing = replication.DifferencingQCOW2
+		view, err := a.Create(t.Context(), asked)
+		if err != nil {
+			t.Fatal(err)
+		}
+		recorded := view.Spec.Disks[0]
+		if !recorded.SameAs(asked.Spec.Disks[0]) || !slices.Equal(recorded.Backing, p.images.backing) {
+			t.Errorf("recorded %+v", recorded)
+		}
+		place := p.replica.prepared[0]
+		if place.ID != "root" || place.Format != replication.FormatVHDX || place.Differencing != replication.DifferencingQCOW2 {
+			t.Errorf("the replica prepared %+v", place)
+		}
+		if _, err := a.Create(t.Context(), asked); err != nil {
+			t.Errorf("asked for again: %v", err)
+		}
+		asked.Spec.Disks[0].ReplicaFormat = replication.FormatRaw
+		_, err = a.Create(t.Context(), asked)
+		wantReason(t, err, failure.ReasonAlreadyExists)
+		if !strings.Contains(err.Error(), "vhdx") || !strings.Contains(err.Error(), "raw") {
+			t.Errorf("%v does not name the formats", err)
 		}
 	})
 }

@@ -36,6 +36,7 @@ type images struct {
 	inUse   error
 	missing bool
 	open    int
+	backing []string
 	hold    chan struct{} // when there is one, looking at an image waits until it is closed
 }
 
@@ -45,7 +46,8 @@ func (i *images) write(path string) {
 	i.version[path]++
 }
 
-func (i *images) Open(path string, _ replication.Format) (tracking.Image, error) {
+func (i *images) Open(spec replication.DiskSpec) (tracking.Image, error) {
+	path := spec.Path
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if i.inUse != nil {
@@ -58,16 +60,22 @@ func (i *images) Open(path string, _ replication.Format) (tracking.Image, error)
 	return &image{images: i, path: path}, nil
 }
 
-func (i *images) Stamp(path string) (disk.Stamp, error) {
+func (i *images) Backing(replication.DiskSpec) ([]string, error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.backing, nil
+}
+
+func (i *images) Stamp(spec replication.DiskSpec) (disk.Stamp, error) {
 	if i.hold != nil {
 		<-i.hold
 	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if i.missing {
-		return disk.Stamp{}, failure.New(failure.NotFound, failure.ReasonImageMissing, "there is no image at %s", path)
+		return disk.Stamp{}, failure.New(failure.NotFound, failure.ReasonImageMissing, "there is no image at %s", spec.Path)
 	}
-	return i.stampLocked(path), nil
+	return i.stampLocked(spec.Path), nil
 }
 
 func (i *images) stampLocked(path string) disk.Stamp {
@@ -86,9 +94,11 @@ type image struct {
 	path   string
 }
 
-func (i *image) Size() int64                { return imageSize }
-func (i *image) LogicalSectorSize() int     { return 512 }
-func (i *image) Stamp() (disk.Stamp, error) { return i.images.Stamp(i.path) }
+func (i *image) Size() int64            { return imageSize }
+func (i *image) LogicalSectorSize() int { return 512 }
+func (i *image) Stamp() (disk.Stamp, error) {
+	return i.images.Stamp(replication.DiskSpec{Path: i.path})
+}
 
 func (i *image) Close() error {
 	i.images.set(func(all *images) { all.open-- })
@@ -98,6 +108,7 @@ func (i *image) Close() error {
 // replica is a replica agent in memory. What it holds of a disk is the version that was last committed.
 type replica struct {
 	mu        sync.Mutex
+	prepared  []relationship.Place
 	exists    bool
 	uid       replication.ID
 	position  relationship.Position
@@ -202,6 +213,7 @@ func (l *link) Prepare(_ context.Context, p relationship.Preparation) ([]string,
 		return nil, failure.New(failure.Exists, failure.ReasonAlreadyExists, "another uid")
 	}
 	l.prepares++
+	l.prepared = p.Disks
 	l.exists, l.uid = true, l.about.UID
 	return paths, nil
 }

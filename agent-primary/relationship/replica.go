@@ -77,7 +77,14 @@ type PositionDisk struct {
 
 // Preparation is what a replica is asked to make place for.
 type Preparation struct {
-	Disks []resync.BeginDisk
+	Disks []Place
 	// UseExisting adopts what lies there; ValidateOnly creates nothing.
 	UseExisting, ValidateOnly bool
+}
+
+// Place is where a replica is to hold a disk: the format of its base, and the policy for its differencing disks.
+type Place struct {
+	resync.BeginDisk
+	Format       replication.Format
+	Differencing replication.Differencing
 }

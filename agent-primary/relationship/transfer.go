@@ -115,7 +115,7 @@ func (w *worker) reconcile(ctx context.Context) (Position, error) {
 	if !errors.Is(err, errNoRecord) || !record.Active().mayPrepare() {
 		return position, err
 	}
-	preparation := Preparation{Disks: record.geometry(), UseExisting: true}
+	preparation := Preparation{Disks: record.places(), UseExisting: true}
 	_, err = w.replica.Prepare(ctx, preparation)
 	if hasReason(err, failure.ReasonBaseMissing) {
 		preparation.UseExisting = false
@@ -142,14 +142,15 @@ func (r Record) prepared() (Record, []event.Event, error) {
 	return r, nil, nil
 }
 
-func (r Record) geometry() []resync.BeginDisk {
-	var disks []resync.BeginDisk
-	for _, disk := range r.Disks {
-		disks = append(disks, resync.BeginDisk{
-			ID: disk.ID, SizeBytes: disk.SizeBytes, LogicalSectorSize: disk.LogicalSectorSize,
-		})
+// places are what the replica makes place for.
+func (r Record) places() []Place {
+	var places []Place
+	for i, disk := range r.Disks {
+		geometry := resync.BeginDisk{ID: disk.ID, SizeBytes: disk.SizeBytes, LogicalSectorSize: disk.LogicalSectorSize}
+		asked := r.Spec.Disks[i]
+		places = append(places, Place{BeginDisk: geometry, Format: asked.BaseFormat(), Differencing: asked.Differencing})
 	}
-	return disks
+	return places
 }
 
 // cut begins the resync, or makes sure that what it has read still is what the images hold.

@@ -2,7 +2,6 @@ package tracking
 
 import (
 	"vmreplica/internal/disk"
-	"vmreplica/internal/disk/imagelock"
 	"vmreplica/internal/disk/images"
 	"vmreplica/internal/replication"
 )
@@ -13,8 +12,18 @@ func Allowed(places *images.Images) Images { return allowed{places} }
 
 type allowed struct{ places *images.Images }
 
-func (a allowed) Open(path string, format replication.Format) (Image, error) {
-	return a.places.Open(path, format, imagelock.Read)
+func (a allowed) Open(spec replication.DiskSpec) (Image, error) {
+	chain, err := a.places.OpenChain(spec.Path, spec.Format, spec.Backing)
+	if err != nil {
+		return nil, err
+	}
+	return chain, nil
 }
 
-func (a allowed) Stamp(path string) (disk.Stamp, error) { return a.places.Stamp(path) }
+func (a allowed) Stamp(spec replication.DiskSpec) (disk.Stamp, error) {
+	return a.places.Stamp(spec.Path, spec.Backing...)
+}
+
+func (a allowed) Backing(spec replication.DiskSpec) ([]string, error) {
+	return a.places.Backing(spec.Path, spec.Format)
+}

@@ -10,11 +10,13 @@ import (
 
 // Images opens images and devices where the agent's start-up allows it.
 type Images interface {
-	// Open opens and locks the image read-only. Failures: PATH_OUTSIDE, IMAGE_MISSING, IMAGE_UNREADABLE,
-	// IMAGE_IN_USE with the process named.
-	Open(path string, format replication.Format) (Image, error)
-	// Stamp looks at the image without opening it for reading or locking it.
-	Stamp(path string) (disk.Stamp, error)
+	// Open opens and locks the image, and the recorded files that it stands on, read-only. Failures: PATH_OUTSIDE,
+	// IMAGE_MISSING, IMAGE_UNREADABLE, IMAGE_IN_USE with the process named, IMAGE_CHANGED when it stands on others.
+	Open(spec replication.DiskSpec) (Image, error)
+	// Stamp looks at the image and the recorded files that it stands on, without reading or locking them.
+	Stamp(spec replication.DiskSpec) (disk.Stamp, error)
+	// Backing are the files that the image stands on at present, the nearest first: what is recorded.
+	Backing(spec replication.DiskSpec) ([]string, error)
 }
 
 // Image is one opened image.
@@ -29,20 +31,16 @@ type Image interface {
 type cold struct {
 	Image
 	images Images
-	path   string
+	spec   replication.DiskSpec
 }
 
 // OpenCold opens the image that spec names, as a Source that nothing writes to while it is open.
 func OpenCold(images Images, spec replication.DiskSpec) (Source, error) {
-	if spec.Format != replication.FormatRaw {
-		return nil, failure.New(failure.Invalid, failure.ReasonUnsupported, "the format %q cannot be read", spec.Format).
-			Try("State format=raw for a raw image or a block device.").On("", spec.ID)
-	}
-	image, err := images.Open(spec.Path, spec.Format)
+	image, err := images.Open(spec)
 	if err != nil {
 		return nil, failure.Locate(err, "", spec.ID)
 	}
-	return &cold{Image: image, images: images, path: spec.Path}, nil
+	return &cold{Image: image, images: images, spec: spec}, nil
 }
 
 // Cut is the stamp of now under a new name.
@@ -64,14 +62,14 @@ func (c *cold) Continuous(since Cut) error {
 	if err != nil {
 		return err
 	}
-	if err := Unchanged(c.path, since.Stamp, opened); err != nil {
+	if err := Unchanged(c.spec.Path, since.Stamp, opened); err != nil {
 		return err
 	}
-	atPath, err := c.images.Stamp(c.path)
+	atPath, err := c.images.Stamp(c.spec)
 	if err != nil {
 		return err
 	}
-	return Unchanged(c.path, since.Stamp, atPath)
+	return Unchanged(c.spec.Path, since.Stamp, atPath)
 }
 
 // Unchanged is nil when now is the stamp before, else a failure with reason IMAGE_CHANGED that says how it
