@@ -339,8 +339,12 @@ func findings(t testing.TB, path string) []disk.Finding {
 }
 
 func (f *foreign) output(command string, args ...string) []byte {
-	out, _ := exec.Command(command, args...).CombinedOutput()
+	out, _ := f.try(command, args...)
 	return out
+}
+
+func (f *foreign) try(command string, args ...string) ([]byte, error) {
+	return exec.Command(command, args...).CombinedOutput()
 }
 
 // checkWithQEMU is what `qemu-img check` counts.
