@@ -383,3 +383,25 @@ func (f *foreign) holds(t *testing.T, snapshot string, want []byte) {
 		t.Errorf("the snapshot %s changed", snapshot)
 	}
 }
+
+// TestDamagedCompression reads and partly writes a cluster that does not decompress: both fail, and nothing is lost.
+func TestDamagedCompression(t *testing.T) {
+	f := newForeign(t, "compat=1.1")
+	f.run(t, "qemu-io", "-f", "qcow2", "-c", "write -P 5 0 64k", f.path)
+	f.compress(t, "compat=1.1")
+	content, err := os.ReadFile(f.path)
+	must(t, err)
+	table := binary.BigEndian.Uint64(content[binary.BigEndian.Uint64(content[40:]):]) & (1<<56 - 1)
+	packed := binary.BigEndian.Uint64(content[table:]) & (1<<54 - 1)
+	copy(content[packed:], bytes.Repeat([]byte{0xff}, 512))
+	must(t, os.WriteFile(f.path, content, 0o600))
+	i := openImage(t, f.path, durable.ReadWrite)
+	if _, err := i.ReadAt(make([]byte, 512), 0); err == nil {
+		t.Error("a damaged cluster is read")
+	}
+	if _, err := i.WriteAt(make([]byte, 512), 512); err == nil {
+		t.Error("a part of a damaged cluster is written, and the rest is lost")
+	}
+	must(t, i.Close())
+	f.clean(t)
+}

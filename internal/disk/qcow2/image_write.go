@@ -261,7 +261,7 @@ func (i *Image) placePart(table int64, p []byte, off int64) error {
 		return err
 	}
 	host := run.first << g.bits
-	if err := i.fill(p, off-start, host, before, run.fresh); err == nil {
+	if err = i.fill(p, off-start, host, before, run.fresh); err == nil {
 		err = i.setEntry(table, off, g.whole(host))
 	}
 	if err != nil {
