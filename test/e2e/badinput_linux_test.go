@@ -64,7 +64,8 @@ func TestEnableRefusals(t *testing.T) {
 	nobody := freeAddress(t)
 	p.primary.try("enable", vm, "--disk", p.image(), "--replica", nobody).wants(t, 5, nobody)
 	p.primary.try("test-connection", nobody).wants(t, 5, nobody)
-	p.primary.try("enable", vm, "--disk", p.image(), "--replica", p.primary.address).wants(t, 5, "wanted is a replica")
+	p.primary.try("enable", vm, "--disk", p.image(), "--replica", p.primary.address).
+		wants(t, 4, "WRONG_ROLE", "wanted is a replica")
 }
 
 func TestNamesThatAreNone(t *testing.T) {

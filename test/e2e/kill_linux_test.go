@@ -158,7 +158,11 @@ func TestKillDuringTheMerge(t *testing.T) {
 		p.primary.do("resync", vm)
 		merging := false
 		eventually(t, "the replica merges", func() bool {
-			progress := replica.status(t.Context()).GetDisks()[0].GetProgress()
+			disks := replica.status(t.Context()).GetDisks()
+			if len(disks) == 0 {
+				return false // the replica is starting
+			}
+			progress := disks[0].GetProgress()
 			merging = progress.GetMergeTotalBytes() > 0 && progress.GetMergedBytes() < progress.GetMergeTotalBytes()
 			state := p.primary.services().newest(t.Context()).GetState()
 			return merging || state == vmreplicav1.ResyncState_RESYNC_STATE_DONE
