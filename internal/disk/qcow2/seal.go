@@ -7,8 +7,9 @@ import (
 	"vmreplica/internal/durable"
 )
 
-// Seal flushes and makes parent the backing file, by its name. Sealing again replaces it. The name is written where no header points to, and made durable by the flush. After a crash the header names
-// the parent that was, or the new one whole, and then everything flushed is there. parent is not opened.
+// Seal flushes and makes parent the backing file, by its name. Sealing again replaces it. The name is written where no
+// header points to, and made durable by the flush. After a crash the header names the parent that was, or the new one
+// whole, and then everything flushed is there. parent is not opened.
 func (o *Overlay) Seal(parent disk.Parent) error {
 	if o.mode != durable.ReadWrite {
 		return errReadOnly
@@ -22,7 +23,7 @@ func (o *Overlay) Seal(parent disk.Parent) error {
 		return err
 	}
 	sealed := o.header
-	sealed.name, sealed.format = parent.Name, parent.Format
+	sealed.name, sealed.format = parent.Name, driverOf(parent.Format)
 	sealed.nameAt = o.header.freePlace()
 	if _, err := o.file.WriteAt([]byte(parent.Name), sealed.nameAt); err != nil {
 		return fmt.Errorf("seal qcow2 overlay: %w", err)
@@ -35,6 +36,14 @@ func (o *Overlay) Seal(parent disk.Parent) error {
 	}
 	o.header.name, o.header.format, o.header.nameAt = sealed.name, sealed.format, sealed.nameAt
 	return nil
+}
+
+// driverOf is the name that the header has for a format: QEMU's, who calls a VHD by the program that had it first.
+func driverOf(format string) string {
+	if format == "vhd" {
+		return "vpc"
+	}
+	return format
 }
 
 // writeHeader makes h the file's header with one write of a sector.
