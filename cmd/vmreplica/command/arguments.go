@@ -6,18 +6,19 @@ import (
 	"strconv"
 	"strings"
 
+	"vmreplica/internal/api"
+	"vmreplica/internal/disk/format"
+	"vmreplica/internal/failure"
 	"vmreplica/internal/replication"
 	vmreplicav1 "vmreplica/proto/vmreplica/v1"
 )
 
-// diskFormats are the formats that an operator may state.
-var diskFormats = map[string]vmreplicav1.DiskFormat{
-	string(replication.FormatRaw): vmreplicav1.DiskFormat_DISK_FORMAT_RAW,
-}
+// diskDefaults are what a --disk that does not say otherwise has: words for formats, empty where none is given.
+type diskDefaults struct{ format, replicaFormat, differencing string }
 
-// parseDisk reads PATH[,id=N][,format=F]. A comma in the path is doubled, as QEMU has it. The path is the agent's,
-// so it must be absolute; the id is the file's name unless given.
-func parseDisk(text, format string) (*vmreplicav1.DiskSpec, error) {
+// parseDisk reads PATH[,id=N][,format=F][,replica-format=F]. A comma in the path is doubled, as QEMU has it. The path
+// is the agent's, so it must be absolute; the id is the file's name unless given.
+func parseDisk(text string, defaults diskDefaults) (*vmreplicav1.DiskSpec, error) {
 	parts := splitCommas(text)
 	disk := &vmreplicav1.DiskSpec{Path: parts[0]}
 	if !path.IsAbs(disk.Path) && !windowsAbsolute(disk.Path) {
@@ -31,20 +32,54 @@ func parseDisk(text, format string) (*vmreplicav1.DiskSpec, error) {
 		case "id":
 			disk.Id = value
 		case "format":
-			format = value
+			defaults.format = value
+		case "replica-format":
+			defaults.replicaFormat = value
 		default:
-			return nil, misused("--disk has no option %q", key).Try("Give --disk PATH[,id=NAME][,format=raw]; a comma in PATH is doubled.")
+			return nil, misused("--disk has no option %q", key).
+				Try("Give --disk PATH[,id=NAME][,format=F][,replica-format=F]; a comma in PATH is doubled.")
 		}
 	}
 	if err := replication.CheckName("disk", disk.Id); err != nil {
 		return nil, misused("%w", err).Try("Name the disk %s: --disk %s,id=NAME", disk.Path, text)
 	}
-	known, ok := diskFormats[format]
-	if !ok {
-		return nil, misused("the disk format %q is not known", format).On("", disk.Id).Try("Give raw: an image file of raw bytes, or a device.")
+	if err := defaults.on(disk); err != nil {
+		return nil, failure.Locate(err, "", disk.Id)
 	}
-	disk.Format = known
 	return disk, nil
+}
+
+// on sets the formats of a disk.
+func (d diskDefaults) on(disk *vmreplicav1.DiskSpec) (err error) {
+	if d.format == "" {
+		if suggested := format.Guess(disk.Path); suggested != "" && suggested != replication.FormatRaw {
+			return misused("the name of %s suggests %s, and no format is stated", disk.Path, suggested).
+				Try("State --format %s, or --format raw if the file's own bytes are the disk.", suggested)
+		}
+		d.format = string(replication.FormatRaw)
+	}
+	if disk.Format, err = parseFormat(d.format); err != nil {
+		return err
+	}
+	if d.replicaFormat != "" {
+		if disk.ReplicaFormat, err = parseFormat(d.replicaFormat); err != nil {
+			return err
+		}
+	}
+	if err := replication.CheckDifferencing(replication.Differencing(d.differencing)); err != nil {
+		return misused("%w", err).Try("Give --differencing qcow2, or leave it out for the base's own differencing format.")
+	}
+	disk.DifferencingFormat = api.DifferencingToProto(replication.Differencing(d.differencing))
+	return nil
+}
+
+func parseFormat(text string) (vmreplicav1.DiskFormat, error) {
+	f := replication.Format(text)
+	if !f.Known() {
+		return 0, misused("the disk format %q is not known", text).
+			Try("Give one of %s; a block device is raw.", formatNames)
+	}
+	return api.FormatToProto(f), nil
 }
 
 // windowsAbsolute says whether a path is absolute on an agent that runs on Windows.
@@ -71,11 +106,11 @@ func splitCommas(text string) []string {
 }
 
 // parseDisks reads every --disk.
-func parseDisks(texts []string, format string) ([]*vmreplicav1.DiskSpec, error) {
+func parseDisks(texts []string, defaults diskDefaults) ([]*vmreplicav1.DiskSpec, error) {
 	var disks []*vmreplicav1.DiskSpec
 	seen := map[string]string{}
 	for _, text := range texts {
-		disk, err := parseDisk(text, format)
+		disk, err := parseDisk(text, defaults)
 		if err != nil {
 			return nil, err
 		}

@@ -59,27 +59,49 @@ func TestDiskFlags(t *testing.T) {
 		"/images/a=b/x.img":                    {"/images/a=b/x.img", "x.img"},
 		"/images/with space/x.img,id=X_1.y-z9": {"/images/with space/x.img", "X_1.y-z9"},
 	} {
-		got, err := parseDisk(text, "raw")
+		got, err := parseDisk(text, diskDefaults{})
 		if err != nil || got.GetPath() != want[0] || got.GetId() != want[1] || got.GetFormat() != raw {
 			t.Errorf("%q: got %v, %v", text, got, err)
 		}
 	}
 	for _, text := range []string{
 		"", "web01.img", "./web01.img", "/images/", "/images/my disk.img", "/images/x.img,id=../x", "/images/x.img,id=",
-		"/images/x.img,format=qcow2", "/images/x.img,size=3", "/images/a,b.img", ",id=x", "/images/x.img,",
+		"/images/x.img,format=vmdk", "/images/x.img,size=3", "/images/x.img,replica-format=vpc", "/images/x.vhdx", "/images/x.QCOW2", "/images/a,b.img", ",id=x", "/images/x.img,",
 	} {
-		if got, err := parseDisk(text, "raw"); err == nil || failure.Find(err).Class != failure.Invalid || failure.Find(err).Remedy == "" {
+		if got, err := parseDisk(text, diskDefaults{}); err == nil || failure.Find(err).Class != failure.Invalid || failure.Find(err).Remedy == "" {
 			t.Errorf("%q: got %v, %v", text, got, err)
 		}
 	}
-	if _, err := parseDisk("/images/x.img", "vmdk"); err == nil {
-		t.Error("a default format that is not known was taken")
+	for _, defaults := range []diskDefaults{{format: "vmdk"}, {replicaFormat: "vpc"}, {differencing: "vhdx"}} {
+		if _, err := parseDisk("/images/x.img", defaults); err == nil || failure.Find(err).Remedy == "" {
+			t.Errorf("%+v was taken: %v", defaults, err)
+		}
 	}
-	if _, err := parseDisks([]string{"/a/disk.img", "/b/disk.img"}, "raw"); err == nil {
+	if _, err := parseDisks([]string{"/a/disk.img", "/b/disk.img"}, diskDefaults{}); err == nil {
 		t.Error("two disks of one id were taken")
 	}
-	if disks, err := parseDisks([]string{"/a/disk.img", "/b/disk.img,id=b"}, "raw"); err != nil || len(disks) != 2 {
+	if disks, err := parseDisks([]string{"/a/disk.img", "/b/disk.img,id=b"}, diskDefaults{}); err != nil || len(disks) != 2 {
 		t.Errorf("got %v, %v", disks, err)
+	}
+}
+
+func TestDiskFormats(t *testing.T) {
+	const raw, vhd, vhdx, qcow2 = 1, 2, 3, 4
+	for text, test := range map[string]struct {
+		defaults diskDefaults
+		want     [3]vmreplicav1.DiskFormat // of the disk, of the replica's base, of its differencing disks
+	}{
+		"/i/x.img":            {diskDefaults{}, [3]vmreplicav1.DiskFormat{raw, 0, 0}},
+		"/i/x.vhdx":           {diskDefaults{format: "vhdx"}, [3]vmreplicav1.DiskFormat{vhdx, 0, 0}},
+		"/i/y.vhdx":           {diskDefaults{format: "raw"}, [3]vmreplicav1.DiskFormat{raw, 0, 0}},
+		"/i/x.vhd,format=vhd": {diskDefaults{replicaFormat: "vhdx"}, [3]vmreplicav1.DiskFormat{vhd, vhdx, 0}},
+		"/i/x.qcow2,format=qcow2,replica-format=raw": {diskDefaults{format: "vhd", replicaFormat: "vhd"}, [3]vmreplicav1.DiskFormat{qcow2, raw, 0}},
+		"/i/x,format=vhd": {diskDefaults{differencing: "qcow2"}, [3]vmreplicav1.DiskFormat{vhd, 0, qcow2}},
+	} {
+		got, err := parseDisk(text, test.defaults)
+		if err != nil || [3]vmreplicav1.DiskFormat{got.Format, got.ReplicaFormat, got.DifferencingFormat} != test.want {
+			t.Errorf("%q: got %v, %v", text, got, err)
+		}
 	}
 }
 

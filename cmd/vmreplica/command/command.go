@@ -112,6 +112,7 @@ var verbs = []func(*invocation) *cobra.Command{
 	(*invocation).verify, (*invocation).suspend, (*invocation).resume, (*invocation).set,
 	(*invocation).resetStatistics, (*invocation).remove,
 	(*invocation).get, (*invocation).describe, (*invocation).resyncs, (*invocation).events, (*invocation).check,
+	(*invocation).disk,
 	(*invocation).version, (*invocation).completion,
 }
 

@@ -15,7 +15,8 @@ import (
 // enableFlags are what is asked of a new replication.
 type enableFlags struct {
 	disks, labels       []string
-	format, replica     string
+	formats             diskDefaults
+	replica             string
 	useExisting, dryRun bool
 }
 
@@ -28,21 +29,29 @@ func (v *invocation) enable() *cobra.Command {
 
 Use it once for each VM, on its primary, after the replica has authorized this primary. Everything is checked and
 the replica is prepared; nothing is copied yet. Repeated with the same arguments it changes nothing.
-Like Enable-VMReplication.`,
+Formats are stated, never guessed: raw unless --format says otherwise. The replica's base has the disk's format unless
+--replica-format says otherwise; what is received lies in a differencing disk until it is merged: .avhd on VHD, .avhdx
+on VHDX, a qcow2 overlay on raw and qcow2, or on any base with --differencing qcow2. Like Enable-VMReplication.`,
 		Example: `  vmreplica enable web01 --disk /images/web01.img --replica replica.example:7443
   vmreplica enable db01 --disk /images/db01/root.img --disk /dev/vg0/db01,id=data --replica replica.example:7443
-  vmreplica enable db01 --disk /images/db01.img --replica replica.example:7443 --use-existing --dry-run`,
+  vmreplica enable db01 --disk /images/db01.img --replica replica.example:7443 --use-existing --dry-run
+  vmreplica enable app01 --disk /images/app01.vhdx --format vhdx --replica replica.example:7443
+  vmreplica enable app02 --disk /images/app02.qcow2,format=qcow2 --replica-format raw --replica replica.example:7443`,
 		GroupID: groupReplicate, Args: cobra.ExactArgs(1),
 		RunE: v.ofVM(func(ctx context.Context, vm string) error { return v.runEnable(ctx, vm, flags) }),
 	}
 	set := command.Flags()
-	set.StringArrayVar(&flags.disks, "disk", nil, "a disk, `PATH[,id=NAME][,format=F]`; the id is the file's name unless given; repeatable")
-	set.StringVar(&flags.format, "format", string(replication.FormatRaw), "`FORMAT` of the disks that state none: raw")
+	set.StringArrayVar(&flags.disks, "disk", nil, "a disk, `PATH[,id=NAME][,format=F][,replica-format=F]`; the id is the file's name unless given; repeatable")
+	set.StringVar(&flags.formats.format, "format", "", "`FORMAT` of the disks that state none: "+formatNames+" (default raw)")
+	set.StringVar(&flags.formats.replicaFormat, "replica-format", "", "`FORMAT` of the replica's bases (default: the disk's)")
+	set.StringVar(&flags.formats.differencing, "differencing", "", "qcow2: `FORMAT` of the replica's differencing disks over any base (default: the base's own)")
 	set.StringVar(&flags.replica, "replica", "", "the replica's address, `HOST:PORT`; HOST must be in its certificate")
 	set.BoolVar(&flags.useExisting, "use-existing", false, "adopt the files that lie at the replica's storage; everything is compared")
 	set.StringArrayVar(&flags.labels, "label", nil, "a label of your own, `KEY=VALUE`; repeatable")
 	set.BoolVar(&flags.dryRun, "dry-run", false, "check everything that can be checked and change nothing")
-	complete(command, "format", string(replication.FormatRaw))
+	complete(command, "format", diskFormatNames()...)
+	complete(command, "replica-format", diskFormatNames()...)
+	complete(command, "differencing", string(replication.DifferencingQCOW2))
 	// They fail only for flags that do not exist.
 	_ = command.MarkFlagRequired("disk")
 	_ = command.MarkFlagRequired("replica")
@@ -79,7 +88,7 @@ func (v *invocation) runEnable(ctx context.Context, vm string, flags *enableFlag
 }
 
 func (f *enableFlags) replication(vm string) (*vmreplicav1.Replication, error) {
-	disks, err := parseDisks(f.disks, f.format)
+	disks, err := parseDisks(f.disks, f.formats)
 	if err != nil {
 		return nil, err
 	}

@@ -75,7 +75,7 @@ func (v *invocation) finish(ctx context.Context, ran *cobra.Command, err error) 
 			fmt.Fprintln(v.Err, goesOn.goesOn)
 		}
 		return ExitInterrupted
-	case !v.given && ran.Name() == "check":
+	case !v.given && ran.Name() == "check" && ran.Parent() == ran.Root():
 		line, code := render.MonitorFailure(misused("%w", err))
 		fmt.Fprintln(v.Out, line)
 		return code

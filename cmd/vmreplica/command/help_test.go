@@ -9,7 +9,7 @@ import (
 var verbs = []string{
 	"pki", "pki init", "pki issue", "authorize", "authorizations", "deauthorize", "test-connection",
 	"agent", "agent get", "agent set", "enable", "start-initial", "resync", "cancel-resync", "verify", "suspend", "resume",
-	"set", "reset-statistics", "remove", "get", "describe", "resyncs", "events", "check", "version", "completion",
+	"set", "reset-statistics", "remove", "get", "describe", "resyncs", "events", "check", "disk", "disk info", "disk check", "disk map", "version", "completion",
 }
 
 func TestEveryVerbTeaches(t *testing.T) {

@@ -57,7 +57,7 @@ func (p *Page) describe(r *vmreplicav1.Replication) {
 	p.proof(s)
 	p.section("Disks")
 	for _, disk := range s.GetDisks() {
-		p.disk(disk)
+		p.disk(disk, asked(r.GetSpec(), disk.GetId()))
 	}
 	p.statistics(s.GetStatistics())
 }
@@ -97,10 +97,34 @@ func (p *Page) proof(s *vmreplicav1.ReplicationStatus) {
 	p.fact("Term", fmt.Sprint(s.GetTerm()))
 }
 
-func (p *Page) disk(disk *vmreplicav1.DiskStatus) {
+// asked is what was asked of the disk of that id; nil on a replica, which does not know.
+func asked(spec *vmreplicav1.ReplicationSpec, id string) *vmreplicav1.DiskSpec {
+	for _, disk := range spec.GetDisks() {
+		if disk.GetId() == id {
+			return disk
+		}
+	}
+	return nil
+}
+
+// formatWord is a format as an operator states it.
+func formatWord(f vmreplicav1.DiskFormat) string { return strings.ToLower(Word(f)) }
+
+// disk writes a disk; asked, which may be nil, is what was asked of it.
+func (p *Page) disk(disk *vmreplicav1.DiskStatus, asked *vmreplicav1.DiskSpec) {
 	p.Line("  %s", disk.GetId())
-	p.Line("    %s, %s, %s in sectors of %d bytes", disk.GetPath(), strings.ToLower(Word(disk.GetFormat())),
+	p.Line("    %s, %s, %s in sectors of %d bytes", disk.GetPath(), formatWord(disk.GetFormat()),
 		Size(disk.GetSizeBytes()), disk.GetLogicalSectorBytes())
+	for _, parent := range asked.GetBacking() {
+		p.Line("    Stands on: %s", parent)
+	}
+	if asked.GetReplicaFormat() != vmreplicav1.DiskFormat_DISK_FORMAT_UNSPECIFIED {
+		line := "On the replica: " + formatWord(asked.GetReplicaFormat())
+		if asked.GetDifferencingFormat() != vmreplicav1.DiskFormat_DISK_FORMAT_UNSPECIFIED {
+			line += ", under differencing disks in " + formatWord(asked.GetDifferencingFormat())
+		}
+		p.Line("    %s", line)
+	}
 	if disk.GetAllocatedBytes() >= 0 {
 		p.Line("    Allocated here: %s", Size(disk.GetAllocatedBytes()))
 	}

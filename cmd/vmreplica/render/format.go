@@ -86,19 +86,23 @@ func (p Printer) print(encode func() ([]byte, error), text func(*Page)) error {
 }
 
 // Line writes m as one line of JSON, or as one YAML document.
-func (p Printer) Line(m proto.Message) error {
-	if p.Format == YAML {
-		encoded, err := encodeYAML(m)
+func (p Printer) Line(m proto.Message) error { return p.line(encodeCompact(m)) }
+
+// valueLine is Line for what no agent said: a value that encoding/json can write.
+func (p Printer) valueLine(value any) error { return p.line(json.Marshal(value)) }
+
+func (p Printer) line(compact []byte, err error) error {
+	if p.Format != YAML {
 		if err != nil {
 			return p.unencoded(err)
 		}
-		return p.write(append([]byte("---\n"), encoded...))
+		return p.write(append(compact, '\n'))
 	}
-	compact, err := encodeCompact(m)
+	document, err := blockStyle(compact, err)
 	if err != nil {
 		return p.unencoded(err)
 	}
-	return p.write(append(compact, '\n'))
+	return p.write(append([]byte("---\n"), document...))
 }
 
 func (p Printer) write(text []byte) error {

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"vmreplica/cmd/vmreplica/render"
+	"vmreplica/internal/disk"
 	"vmreplica/internal/failure"
 	vmreplicav1 "vmreplica/proto/vmreplica/v1"
 )
@@ -48,6 +49,33 @@ func TestGoldenPages(t *testing.T) {
 	empty := func(p render.Printer) error { return p.Replications(&vmreplicav1.ListReplicationsResponse{}) }
 	golden(t, "none.table", render.Table, empty)
 	golden(t, "none.json", render.JSON, empty)
+}
+
+func TestGoldenDisks(t *testing.T) {
+	info := render.DiskInfo{
+		Path: "/images/web01.avhdx", HostBytes: 5 << 20, Info: disk.Info{
+			Format: "vhdx", Kind: "differencing", SizeBytes: 6 << 30, FileBytes: 9 << 20, LogicalSectorSize: 4096, UnitBytes: 2 << 20,
+			Identity: disk.Identity{0xAB, 15: 1}, Dirty: true, Properties: []disk.Property{{Name: "Creator", Value: "some\x1b[Hbody"}},
+			Parent: &disk.Parent{Name: "web01.vhdx", Path: `C:\web01.vhdx`, Format: "vhdx", Identity: disk.Identity{1}},
+		},
+		Sums: map[disk.Kind]int64{disk.Data: 2 << 20, disk.Absent: 6<<30 - 2<<20},
+	}
+	for _, format := range []render.Format{render.Table, render.JSON, render.YAML} {
+		golden(t, "disk-info."+string(format), format, func(p render.Printer) error { return p.DiskInfo(info) })
+		golden(t, "disk-check."+string(format), format, func(p render.Printer) error {
+			return errors.Join(p.Finding(disk.Finding{Severity: disk.Leaked, Message: "a cluster at 65536 belongs to nothing"}),
+				p.Finding(disk.Finding{Severity: disk.Damaged, Message: "a block\nlies twice"}),
+				p.Checked("/images/a", 1, 1), p.Checked("/images/b", 2, 0), p.Checked("/images/c", 0, 0))
+		})
+		golden(t, "disk-map."+string(format), format, func(p render.Printer) error {
+			return errors.Join(p.MapHeading(), p.Extent(disk.Extent{Length: 4096, Kind: disk.Data}),
+				p.Extent(disk.Extent{Offset: 4096, Length: 64 << 40, Kind: disk.Absent}))
+		})
+	}
+	golden(t, "disk-unreadable.table", render.Table, func(p render.Printer) error {
+		return p.DiskInfo(render.DiskInfo{Path: "/images/x", HostBytes: -1, Unreadable: "it is encrypted",
+			Info: disk.Info{Format: "qcow2", Kind: "dynamic", SizeBytes: 512, FileBytes: 1 << 20, LogicalSectorSize: 512}})
+	})
 }
 
 func TestGoldenEvents(t *testing.T) {

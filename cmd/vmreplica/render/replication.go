@@ -2,6 +2,7 @@ package render
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -41,7 +42,7 @@ func replicationRows(page *Page, list []*vmreplicav1.Replication) {
 	}
 	heading := []string{"VM", "STATE", "ACTIVITY", "HEALTH", "LAST-SYNC", "PROGRESS"}
 	if page.wide {
-		heading = append(heading, "REPLICA", "DISKS", "SIZE", "CAUSE", "LINEAGE", "ROOT", "PROVEN")
+		heading = append(heading, "REPLICA", "DISKS", "FORMAT", "SIZE", "CAUSE", "LINEAGE", "ROOT", "PROVEN")
 	}
 	rows := newTable(heading...)
 	for _, r := range list {
@@ -49,7 +50,7 @@ func replicationRows(page *Page, list []*vmreplicav1.Replication) {
 		row := []string{r.GetName(), Word(s.GetState()), Word(s.GetActivity()), Word(s.GetHealth()),
 			distance(s.GetLastSynchronizedTime(), page.now, "never"), progressOf(s, page.now)}
 		if page.wide {
-			row = append(row, counterpart(r), fmt.Sprint(len(s.GetDisks())), Size(totalSize(s)), Word(s.GetResyncCause()),
+			row = append(row, counterpart(r), fmt.Sprint(len(s.GetDisks())), formats(s), Size(totalSize(s)), Word(s.GetResyncCause()),
 				short(s.GetLineage()), short(s.GetProvenRoot()), distance(s.GetProvenTime(), page.now, "never"))
 		}
 		rows.add(row...)
@@ -66,6 +67,17 @@ func counterpart(r *vmreplicav1.Replication) string {
 		return address
 	}
 	return r.GetStatus().GetPeer()
+}
+
+// formats are those of the disks on the asked agent's host, each once.
+func formats(s *vmreplicav1.ReplicationStatus) string {
+	var words []string
+	for _, disk := range s.GetDisks() {
+		if word := formatWord(disk.GetFormat()); !slices.Contains(words, word) {
+			words = append(words, word)
+		}
+	}
+	return strings.Join(words, ",")
 }
 
 func totalSize(s *vmreplicav1.ReplicationStatus) int64 {

@@ -55,7 +55,11 @@ func well() *vmreplicav1.Replication {
 		Name: "web01", Uid: "0f1e2d3c4b5a69788796a5b4c3d2e1f0", Etag: "1", Labels: map[string]string{"site": "berlin", "env": "test"},
 		Spec: &vmreplicav1.ReplicationSpec{
 			ReplicaAddress: "replica.example:7443",
-			Disks:          []*vmreplicav1.DiskSpec{{Id: "root", Path: "/images/root.img", Format: vmreplicav1.DiskFormat_DISK_FORMAT_RAW}},
+			Disks: []*vmreplicav1.DiskSpec{{
+				Id: "root", Path: "/images/root.img", Format: vmreplicav1.DiskFormat_DISK_FORMAT_QCOW2,
+				ReplicaFormat: vmreplicav1.DiskFormat_DISK_FORMAT_VHDX, DifferencingFormat: vmreplicav1.DiskFormat_DISK_FORMAT_QCOW2,
+				Backing: []string{"/images/golden.raw"},
+			}},
 		},
 		Status: &vmreplicav1.ReplicationStatus{
 			Mode:   vmreplicav1.ReplicationMode_REPLICATION_MODE_PRIMARY,
@@ -70,7 +74,7 @@ func well() *vmreplicav1.Replication {
 			LastSynchronizedDuration: durationpb.New(12345 * time.Millisecond), CreateTime: ago(72 * time.Hour),
 			Statistics: &vmreplicav1.ReplicationStatistics{StartTime: ago(72 * time.Hour), TransfersCompleted: 4, SentBytes: 5 << 30},
 			Disks: []*vmreplicav1.DiskStatus{{
-				Id: "root", Path: "/images/root.img", Format: vmreplicav1.DiskFormat_DISK_FORMAT_RAW, SizeBytes: 6 << 30,
+				Id: "root", Path: "/images/root.img", Format: vmreplicav1.DiskFormat_DISK_FORMAT_QCOW2, SizeBytes: 6 << 30,
 				LogicalSectorBytes: 512, AllocatedBytes: 5 << 30, Root: root,
 			}},
 		},

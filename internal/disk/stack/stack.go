@@ -77,7 +77,7 @@ func ReadThrough[L disk.Reader](base disk.Reader, layers []L, p []byte, off int6
 	if len(inside) == 0 {
 		return nil
 	}
-	for extent, err := range joined(top.Extents(off, int64(len(inside)))) {
+	for extent, err := range Joined(top.Extents(off, int64(len(inside)))) {
 		if err != nil {
 			return err
 		}
@@ -112,7 +112,7 @@ func beyond(r disk.Reader, off, n int64) int64 { return min(max(off+n-r.Size(), 
 
 // ExtentsThrough yields [off, off+n) through layers, the lowest first, on base. The range lies inside the highest.
 func ExtentsThrough[L disk.Reader](base disk.Reader, layers []L, off, n int64) iter.Seq2[disk.Extent, error] {
-	return joined(through(base, layers, off, n))
+	return Joined(through(base, layers, off, n))
 }
 
 func through[L disk.Reader](base disk.Reader, layers []L, off, n int64) iter.Seq2[disk.Extent, error] {
@@ -121,7 +121,7 @@ func through[L disk.Reader](base disk.Reader, layers []L, off, n int64) iter.Seq
 	}
 	below, top := layers[:len(layers)-1], layers[len(layers)-1]
 	return func(yield func(disk.Extent, error) bool) {
-		for extent, err := range joined(extended(top, off, n)) {
+		for extent, err := range Joined(extended(top, off, n)) {
 			if err != nil || extent.Kind != disk.Absent {
 				if !yield(extent, err) || err != nil {
 					return
@@ -169,8 +169,8 @@ func whole(extents iter.Seq2[disk.Extent, error]) iter.Seq2[disk.Extent, error] 
 	}
 }
 
-// joined joins neighbours of one kind, so that what lies below is asked once for each range.
-func joined(extents iter.Seq2[disk.Extent, error]) iter.Seq2[disk.Extent, error] {
+// Joined joins neighbours of one kind, so that what lies below is asked once for each range.
+func Joined(extents iter.Seq2[disk.Extent, error]) iter.Seq2[disk.Extent, error] {
 	return func(yield func(disk.Extent, error) bool) {
 		var pending disk.Extent
 		for extent, err := range extents {
