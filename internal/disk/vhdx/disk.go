@@ -124,12 +124,12 @@ func (v *virtualDisk) Identity() disk.Identity {
 // Stamp ends the log, syncs and describes the file; errors.ErrUnsupported for one without a descriptor. Close
 // changes nothing after it unless something was written between.
 func (v *virtualDisk) Stamp() (disk.Stamp, error) {
+	if err := v.settle(); err != nil {
+		return disk.Stamp{}, err
+	}
 	fd, ok := v.file.Fd()
 	if !ok {
 		return disk.Stamp{}, fmt.Errorf("describe the VHDX file: %w", errors.ErrUnsupported)
-	}
-	if err := v.settle(); err != nil {
-		return disk.Stamp{}, err
 	}
 	return disk.StampOf(fd)
 }

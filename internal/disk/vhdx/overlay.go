@@ -2,6 +2,7 @@ package vhdx
 
 import (
 	"vmreplica/internal/durable"
+	"vmreplica/internal/failure"
 )
 
 // overlay is a log replayed in memory: where the newest content of each page lies in the log itself, and what is
@@ -47,7 +48,9 @@ func readLog(file durable.File, h *header, size int64) (*overlay, error) {
 	}
 	switch {
 	case o.sequence == nil:
-		return nil, corrupt("its header names the log %s, which has no entries that can be replayed", h.logGUID)
+		return nil, failure.New(failure.Corrupt, failure.ReasonImageUnreadable,
+			"the VHDX file is damaged: its header names the log %s, which has no entries that can be replayed", h.logGUID).
+			Try("QEMU leaves such a file when it is killed; `qemu-img check -r all` mends that")
 	case o.sequence.head.flushed > size:
 		return nil, corrupt("it was cut: its log was written when it had at least %d bytes, now it has %d",
 			o.sequence.head.flushed, size)
