@@ -17,9 +17,8 @@ import (
 
 // damage is a change of a file, and what is made of it.
 type damage struct {
-	name  string
-	layer bool
-	do    func(p []byte)
+	name string
+	do   func(p []byte)
 	// class is that of the refusal; opens says that it opens all the same and Check finds something.
 	class failure.Class
 	opens bool

@@ -44,8 +44,8 @@ func TestConformanceOfLayers(t *testing.T) {
 	}
 }
 
-// subject is files on the host, in memory. Sizes that are no multiple of the sector are rounded up to one and the
-// rest hidden.
+// subject is files on the host, in memory. With sectors of 4096 bytes not all of the suite's sizes are disks; the
+// histories have such sectors too.
 func subject(
 	o vhdx.Options, create func(durable.File, vhdx.Options) (disk.Disk, error), open func(durable.File) (disk.Disk, error),
 ) disktest.Subject {
