@@ -57,6 +57,9 @@ func cases() []measure {
 		{4, "link of 1.5 Mbit/s", false, true, func(*bench) int64 { return gib }, runLink},
 		{5, "sparse disk of 16 TiB", false, true, func(b *bench) int64 { return 5 * b.sparseData() }, runSparse},
 		{6, "start to the first differing byte", false, true, func(b *bench) int64 { return 4 * b.firstSizes()[1] }, runFirst},
+		{7, "reading through each format", false, false, func(b *bench) int64 { return 6 * b.formatData() }, runRead},
+		{8, "writing into each differencing disk", false, false, func(b *bench) int64 { return 3 * b.formatData() }, runWrite},
+		{9, "opening a VHDX of 64 TiB", false, false, func(b *bench) int64 { return 2 * gib }, runOpen},
 	}
 }
 
@@ -66,6 +69,9 @@ func (b *bench) pairSpace() int64 { return b.size*4 + b.size/4 }
 func main() {
 	if len(os.Args) == 4 && os.Args[1] == passCommand {
 		exit(pass(os.Args[2], os.Args[3]))
+	}
+	if len(os.Args) == 3 && os.Args[1] == openCommand {
+		exit(open(os.Args[2]))
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -120,7 +126,7 @@ func parse(args []string) (*bench, []measure, string, error) {
 	b := &bench{}
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	size := flags.Int64("size", 6144, "`MiB` of the image")
-	list := flags.String("case", "1,2,3,4,5,6", "the `cases` to run")
+	list := flags.String("case", "1,2,3,4,5,6,7,8,9", "the `cases` to run")
 	dir := flags.String("dir", "", "work below this `directory` (default the system's for temporary files)")
 	flags.StringVar(&b.bin, "bin", "bin", "`directory` of the built binaries")
 	flags.IntVar(&b.rounds, "rounds", 0, "`rounds` of each case (default 5, with -quick 3)")

@@ -90,8 +90,10 @@ func (p *process) cpu() (time.Duration, error) {
 }
 
 // peak is the most memory that was resident, in bytes.
-func (p *process) peak() (int64, error) {
-	content, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.command.Process.Pid))
+func (p *process) peak() (int64, error) { return residentPeak(p.command.Process.Pid) }
+
+func residentPeak(pid int) (int64, error) {
+	content, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0, err
 	}

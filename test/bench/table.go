@@ -31,6 +31,12 @@ func (t *table) add(name string, measured, limit float64, format string) {
 	progress("%s: "+format, name, measured)
 }
 
+// atLeast is a row for a figure that is to be at least limit.
+func (t *table) atLeast(name string, measured, limit float64, format string) {
+	t.rows = append(t.rows, row{name, fmt.Sprintf(format, measured), "≥ " + fmt.Sprintf(format, limit), measured >= limit})
+	progress("%s: "+format, name, measured)
+}
+
 // note is a line beneath the table.
 func (t *table) note(format string, args ...any) {
 	t.notes = append(t.notes, fmt.Sprintf(format, args...))
