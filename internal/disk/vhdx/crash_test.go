@@ -269,7 +269,7 @@ func failsWithout(t *testing.T, o shape, lost int) (fails bool, syncs int) {
 }
 
 func (s *scenario) anyCrashFails() bool {
-	for crash := range s.Crashes(durabletest.Options{Singles: 3, Random: 2}) {
+	for crash := range s.Crashes(durabletest.Options{Singles: 8, Random: 24}) {
 		if s.m.checkCrash(crash) != nil {
 			return true
 		}
