@@ -16,7 +16,7 @@ type Image struct{ base }
 
 // base is what both kinds of base do.
 type base interface {
-	disk.Disk
+	disk.Image
 	disk.Identified
 	disk.ReadAheader
 }
@@ -198,7 +198,7 @@ func readFull(file durable.File, p []byte, off int64) error {
 }
 
 var (
-	_ disk.Disk        = (*Image)(nil)
+	_ disk.Image       = (*Image)(nil)
 	_ disk.Identified  = (*Image)(nil)
 	_ disk.ReadAheader = (*Image)(nil)
 	_ disk.Layer       = (*Layer)(nil)

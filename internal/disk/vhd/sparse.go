@@ -197,24 +197,32 @@ func (s *sparse) Close() error {
 	return errors.Join(err, s.file.Close())
 }
 
-// trim moves the footer to the end of what is used. The one at the end counts until the file is cut.
+// trim moves the footer to the end of what is used. The one at the end counts until the file is cut. From its first
+// step no block gets a place but by making the file longer, which waits.
 func (s *sparse) trim() error {
+	s.growing.Lock()
+	defer s.growing.Unlock()
 	s.flushing.Lock()
 	defer s.flushing.Unlock()
 	s.mu.Lock()
 	from, to := s.tail, s.next
+	s.tail = to
 	s.mu.Unlock()
 	if to == from {
 		return nil
 	}
-	if _, err := s.file.WriteAt(s.footer[:], to); err != nil {
-		return fmt.Errorf("close VHD: %w", err)
+	if err := s.cut(to); err != nil {
+		return s.fail(fmt.Errorf("cut the VHD file to what is used: %w", err))
 	}
-	if err := s.file.Sync(); err != nil {
-		return fmt.Errorf("close VHD: %w", err)
+	return nil
+}
+
+func (s *sparse) cut(to int64) error {
+	if err := s.writeSynced(s.footer[:], to); err != nil {
+		return err
 	}
 	if err := s.file.Truncate(to + footerSize); err != nil {
-		return fmt.Errorf("close VHD: %w", err)
+		return err
 	}
 	return s.file.Sync()
 }
