@@ -46,16 +46,17 @@ func (v *VM) createLayers(record Record) (Record, error) {
 		}
 		return Record{}, err
 	}
-	for _, d := range record.Disks {
-		file := record.layerFile(d.ID, record.Transfer.ID)
+	for i := range record.Disks {
+		d := &record.Disks[i]
 		if d.Base.Incomplete {
 			continue
 		}
-		layer, err := v.storage.CreateLayer(file, d.SizeBytes)
+		planned := record.newLayer(d, record.Transfer.ID)
+		layer, err := v.storage.CreateLayer(planned, d.SizeBytes, d.LogicalSectorSize)
 		if err != nil {
 			return discard(failure.Locate(err, v.name, d.ID))
 		}
-		layers = append(layers, made{d.ID, file, layer})
+		layers = append(layers, made{d.ID, planned.File, layer})
 	}
 	attached, err := v.Update(func(r *Record) error { return r.AttachLayers(record.Transfer.ID) })
 	if err != nil {
@@ -134,7 +135,8 @@ func (v *VM) changedBase(d *Disk) (string, error) {
 // settle makes everything durable that the commit's record will say.
 func (v *VM) settle(record Record, c Commit) (settled, error) {
 	s := settled{written: map[string]bool{}, stamps: map[string]disk.Stamp{}}
-	for _, d := range record.Disks {
+	for i := range record.Disks {
+		d := &record.Disks[i]
 		if err := v.settleDisk(d, s); err != nil {
 			return settled{}, failure.Locate(err, v.name, d.ID)
 		}
@@ -152,10 +154,10 @@ func (v *VM) settle(record Record, c Commit) (settled, error) {
 	return s, nil
 }
 
-func (v *VM) settleDisk(d Disk, s settled) error {
+func (v *VM) settleDisk(d *Disk, s settled) error {
 	opened := v.disks[d.ID]
 	if d.Base.Incomplete {
-		if err := opened.Base().Flush(); err != nil {
+		if err := opened.base.settle(); err != nil {
 			return err
 		}
 		stamp, err := v.storage.Settle(d.Base)
@@ -172,7 +174,7 @@ func (v *VM) settleDisk(d Disk, s settled) error {
 		return err
 	}
 	s.written[d.ID] = true
-	return layer.Seal(d.parent(top))
+	return layer.Seal(v.parent(d, top))
 }
 
 func holdsAnything(layer disk.Layer) (bool, error) {
@@ -229,7 +231,11 @@ func (v *VM) FinishMerge(diskID string, m Merged) (Record, error) {
 	if err != nil {
 		return Record{}, err
 	}
-	if err := v.reparent(d); err != nil {
+	err = v.reparent(d)
+	if err == nil {
+		err = v.disks[diskID].base.settle()
+	}
+	if err != nil {
 		return Record{}, failure.Locate(err, v.name, diskID)
 	}
 	stamp, err := v.storage.Settle(d.Base)
@@ -249,7 +255,7 @@ func (v *VM) reparent(d *Disk) error {
 	if len(d.Layers) < 2 || d.Layers[1].State == Receiving {
 		return nil
 	}
-	return v.disks[d.ID].layer(d.Layers[1].File).Seal(d.parent(0))
+	return v.disks[d.ID].layer(d.Layers[1].File).Seal(v.parent(d, 0))
 }
 
 // dropLayers closes every open layer that the record no longer has. An error of closing means nothing any more:

@@ -27,7 +27,7 @@ func (v *VM) settleBases() error {
 }
 
 func (v *VM) settleBase(d Disk) error {
-	err := v.disks[d.ID].Base().Flush()
+	err := v.disks[d.ID].base.settle()
 	if err == nil {
 		var stamp disk.Stamp
 		if stamp, err = v.storage.Settle(d.Base); err == nil {

@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"vmreplica/blockdiff"
-	"vmreplica/internal/disk"
 	"vmreplica/internal/event"
 	"vmreplica/internal/failure"
 	"vmreplica/internal/replication"
@@ -96,19 +95,7 @@ func (d *Disk) without(state LayerState) []Layer {
 
 // BalloonFile is the file that holds the space of a layer's merge.
 func BalloonFile(layerFile string) string {
-	return strings.TrimSuffix(layerFile, ".qcow2") + ".balloon"
-}
-
-// parent is what lies below the layer at index i, as a header names it.
-func (d *Disk) parent(i int) disk.Parent {
-	switch {
-	case i > 0:
-		return disk.Parent{Name: path.Base(d.Layers[i-1].File), Format: "qcow2"}
-	case d.Base.Device != "":
-		return disk.Parent{Name: d.Base.Device, Format: "raw"}
-	default:
-		return disk.Parent{Name: path.Base(d.Base.File), Format: "raw"}
-	}
+	return strings.TrimSuffix(layerFile, path.Ext(layerFile)) + ".balloon"
 }
 
 func (r *Record) checkOpen(transfer replication.ID) error {

@@ -31,24 +31,24 @@ func OpenDisk(s Storage, d Disk) (*Open, error) {
 	written := &writtenBase{Disk: base}
 	opened := &Open{base: written, view: newView(written, nil)}
 	for _, layer := range d.Layers {
-		if err := opened.openLayer(s, layer.File); err != nil {
+		if err := opened.openLayer(s, layer); err != nil {
 			return nil, errors.Join(err, opened.Close())
 		}
 	}
 	return opened, nil
 }
 
-func (o *Open) openLayer(s Storage, file string) error {
-	layer, err := s.OpenLayer(file)
+func (o *Open) openLayer(s Storage, l Layer) error {
+	layer, err := s.OpenLayer(l)
 	if err != nil {
 		return err
 	}
 	if layer.Size() != o.base.Size() {
 		mismatch := failure.New(failure.Corrupt, failure.ReasonStorageFailed,
-			"layer %s has %d bytes, its disk %d", s.Path(file), layer.Size(), o.base.Size())
+			"layer %s has %d bytes, its disk %d", s.Path(l.File), layer.Size(), o.base.Size())
 		return errors.Join(mismatch, layer.Close())
 	}
-	o.Push(file, layer)
+	o.Push(l.File, layer)
 	return nil
 }
 
@@ -57,6 +57,18 @@ func (o *Open) View() *View { return o.view }
 
 // Base is the lowest layer.
 func (o *Open) Base() disk.Disk { return o.base }
+
+// TakeIdentity gives the base the identity of the layer that is about to be merged into it, durably; nothing where one
+// of their formats has none. What stands on the layer by its identity stands on the base from then on, and what stands
+// on the base no longer does: the layer itself. It comes before the merge's first write to the base, which would give
+// it an identity of its own, and is repeated with it.
+func (o *Open) TakeIdentity(layer disk.Layer) error {
+	identity := identityOf(layer)
+	if identity == disk.None {
+		return nil
+	}
+	return o.base.setIdentity(identity)
+}
 
 // Layers are the layers on the base, lowest first.
 func (o *Open) Layers() []disk.Layer {

@@ -31,6 +31,21 @@ type Prepare struct {
 type PrepareDisk struct {
 	Geometry
 	Device string
+	// Format is the base's, of a file to be made or of what lies there; a device's is raw, whatever is asked. Differencing
+	// chooses that of its differencing disks.
+	Format       replication.Format
+	Differencing replication.Differencing
+}
+
+// base is where the disk will lie in that directory.
+func (d PrepareDisk) base(directory string, existing bool) Base {
+	base := Base{Device: d.Device, Format: d.Format, Incomplete: !existing}
+	if d.Device != "" {
+		base.Format = replication.FormatRaw
+		return base
+	}
+	base.File = path.Join(directory, d.ID)
+	return base
 }
 
 // CheckPrepare says what stands in the way of Prepare and changes nothing.
@@ -42,7 +57,7 @@ func (r *Registry) CheckPrepare(p Prepare) error {
 	if err != nil {
 		return err
 	}
-	record := p.record()
+	record := r.record(p)
 	for _, d := range record.Disks {
 		if err := r.checkPlace(d, p.UseExisting, before); err != nil {
 			return failure.Locate(err, p.VM, d.ID)
@@ -132,15 +147,31 @@ func (r *Registry) preparedBefore(p Prepare) (Record, bool, error) {
 			"this replica holds the VM for another replication, uid %s", record.UID).On(p.VM, "").
 			Try("Remove that replication, here or on the primary, then enable it again.")
 	}
+	return record, true, record.checkPrepared(p)
+}
+
+// checkPrepared refuses a repetition that asks for other disks, or for another format.
+func (r *Record) checkPrepared(p Prepare) error {
 	geometries := make([]Geometry, len(p.Disks))
 	for i, d := range p.Disks {
 		geometries[i] = d.Geometry
 	}
-	return record, true, record.CheckGeometry(geometries)
+	if err := r.CheckGeometry(geometries); err != nil {
+		return err
+	}
+	for _, asked := range p.Disks {
+		held, base := r.Disk(asked.ID), asked.base(p.Directory, p.UseExisting)
+		if held.Base.ImageFormat() != base.ImageFormat() || held.Differencing != asked.Differencing {
+			return failure.New(failure.Exists, failure.ReasonAlreadyExists,
+				"this replica holds the disk as %s, not as %s, or with other differencing disks", held.Base.ImageFormat(),
+				base.ImageFormat()).On(p.VM, asked.ID).Try("Remove that replication, here or on the primary, then enable it again.")
+		}
+	}
+	return nil
 }
 
-// reserved is what this package appends to a disk's id for files of its own.
-var reserved = regexp.MustCompile(`^\.[0-9a-f]{8}\.(qcow2|balloon)$`)
+// reserved is what is appended to a disk's id for its layers, of whatever format, and for what else goes with a disk.
+var reserved = regexp.MustCompile(`^\.[0-9a-f]{8}\.[0-9a-z]+$`)
 
 // check refuses names that would collide with each other or with layers.
 func (p Prepare) check() error {
@@ -162,25 +193,23 @@ func (p Prepare) check() error {
 	return nil
 }
 
-func (p Prepare) record() Record {
+func (r *Registry) record(p Prepare) Record {
 	record := Record{
 		VM: p.VM, UID: p.UID, Primary: p.Primary, Authorization: p.Authorization, Directory: p.Directory,
 		Term: p.Term, CreateTime: p.Time,
 	}
 	for _, d := range p.Disks {
-		base := Base{Device: d.Device, Incomplete: !p.UseExisting}
-		if d.Device == "" {
-			base.File = path.Join(p.Directory, d.ID)
-		}
+		base := d.base(p.Directory, p.UseExisting)
 		record.Disks = append(record.Disks, Disk{
 			ID: d.ID, SizeBytes: d.SizeBytes, LogicalSectorSize: d.LogicalSectorSize, Base: base,
+			Differencing: d.Differencing, Layer: r.storage.LayerKind(base.ImageFormat(), d.Differencing),
 		})
 	}
 	return record
 }
 
 func (r *Registry) startPrepare(p Prepare) (Record, error) {
-	record, err := r.table.Create(p.record())
+	record, err := r.table.Create(r.record(p))
 	if err == nil || failure.Find(err).Reason != failure.ReasonAlreadyExists {
 		return record, err
 	}
@@ -189,103 +218,7 @@ func (r *Registry) startPrepare(p Prepare) (Record, error) {
 			return failure.New(failure.Conflict, failure.ReasonAlreadyExists, "somebody else prepared the VM just now").
 				On(p.VM, "")
 		}
-		*found = p.record()
+		*found = r.record(p)
 		return nil
 	})
 }
-
-func (r *Registry) checkPlace(d Disk, existing bool, before Record) error {
-	if d.Base.Device != "" {
-		if err := r.checkDeviceFree(d); err != nil {
-			return err
-		}
-	}
-	if existing || d.Base.Device != "" {
-		return r.checkBase(d)
-	}
-	if before.makes(d.Base) {
-		return nil
-	}
-	return r.storage.Vacant(d.Base.File)
-}
-
-// checkDeviceFree refuses a device that is another disk's base, under whatever name.
-func (r *Registry) checkDeviceFree(d Disk) error {
-	wanted, err := r.storage.Stamp(d.Base)
-	if err != nil {
-		return err
-	}
-	records, err := r.table.List()
-	if err != nil {
-		return err
-	}
-	for _, record := range records {
-		for _, other := range record.Disks {
-			if !record.Prepared || other.Base.Device == "" {
-				continue
-			}
-			found, err := r.storage.Stamp(other.Base)
-			if err == nil && found.Device == wanted.Device {
-				return failure.New(failure.Exists, failure.ReasonBaseExists, "%s holds disk %s of VM %s",
-					d.Base.Device, other.ID, record.VM).Try("Map another device.")
-			}
-		}
-	}
-	return nil
-}
-
-// checkBase opens and locks what lies there and compares its geometry.
-func (r *Registry) checkBase(d Disk) error {
-	base, err := r.storage.OpenBase(d.Base, d.LogicalSectorSize)
-	if err != nil {
-		return err
-	}
-	switch {
-	case base.Size() != d.SizeBytes:
-		err = failure.New(failure.Precondition, failure.ReasonSizeMismatch,
-			"the primary's disk has %d bytes, the replica's %s has %d", d.SizeBytes, r.place(d.Base), base.Size()).
-			Try("Give both disks the same size.")
-	case base.LogicalSectorSize() != d.LogicalSectorSize:
-		err = failure.New(failure.Precondition, failure.ReasonSectorMismatch,
-			"the primary's disk has sectors of %d bytes, the replica's %s of %d", d.LogicalSectorSize, r.place(d.Base),
-			base.LogicalSectorSize())
-	}
-	if closeErr := base.Close(); err == nil && closeErr != nil {
-		err = closeErr
-	}
-	return err
-}
-
-// makePlace makes a base, or goes on with one that was begun, or adopts what lies there, and answers its stamp.
-func (r *Registry) makePlace(d Disk, existing, begun bool) (disk.Stamp, error) {
-	var err error
-	if d.Base.Device == "" && !existing {
-		err = r.storage.CreateBase(d.Base.File, d.SizeBytes, begun)
-	} else {
-		err = r.checkBase(d)
-	}
-	if err != nil {
-		return disk.Stamp{}, err
-	}
-	return r.storage.Settle(d.Base)
-}
-
-// place is where an operator finds a base.
-func (r *Registry) place(b Base) string {
-	if b.Device != "" {
-		return b.Device
-	}
-	return r.storage.Path(b.File)
-}
-
-// Paths are where an operator finds the bases, in the record's order.
-func (r *Registry) Paths(record Record) []string {
-	paths := make([]string, len(record.Disks))
-	for i, d := range record.Disks {
-		paths[i] = r.place(d.Base)
-	}
-	return paths
-}
-
-// PlannedPaths are where Prepare would put the bases.
-func (r *Registry) PlannedPaths(p Prepare) []string { return r.Paths(p.record()) }

@@ -52,6 +52,10 @@ type Disk struct {
 	SizeBytes         int64
 	LogicalSectorSize int
 	Base              Base
+	// Differencing is what was asked of the differencing disks that transfers make, and Layer what followed from that
+	// for this base; a record of before either was kept has the zero one.
+	Differencing replication.Differencing
+	Layer        LayerKind
 	// Layers stand on the base, lowest first; the receiving one, if there is one, is the last.
 	Layers []Layer
 	// Root is the disk's last proven root.
@@ -64,6 +68,8 @@ type Disk struct {
 type Base struct {
 	File   string
 	Device string
+	// Format is stated when the replica is prepared. Records of before it was kept have none: see ImageFormat.
+	Format replication.Format
 	// Incomplete until the initial replication commits: the base is being written and cannot be used.
 	Incomplete bool
 	// Lost says in words what a failed sync left unknown of an incomplete base, whose transfer is discarded; such a
@@ -74,6 +80,29 @@ type Base struct {
 	// Writing is set before this agent writes to the base and taken back when it has settled it. Set on a base that
 	// is not open it says that the agent has not ended in order.
 	Writing bool
+}
+
+// ImageFormat is the format; raw for a base of before formats were kept.
+func (b Base) ImageFormat() replication.Format {
+	if b.Format == "" {
+		return replication.FormatRaw
+	}
+	return b.Format
+}
+
+// LayerKind is what the differencing disks over a base are.
+type LayerKind struct {
+	Format replication.Format
+	// Extension ends the names of their files; it begins with a dot.
+	Extension string
+}
+
+// layerKind is the disk's; of a record of before kinds were kept, what was made then.
+func (d *Disk) layerKind() LayerKind {
+	if d.Layer == (LayerKind{}) {
+		return LayerKind{Format: replication.FormatQCOW2, Extension: ".qcow2"}
+	}
+	return d.Layer
 }
 
 // LayerState is how far a layer is.
@@ -88,10 +117,20 @@ const (
 
 // Layer is one differencing disk.
 type Layer struct {
-	File  string
-	State LayerState
+	File string
+	// Format is that of the file. Records of before it was kept have none: see ImageFormat.
+	Format replication.Format
+	State  LayerState
 	// Transfer is the one that filled it.
 	Transfer replication.ID
+}
+
+// ImageFormat is the format; qcow2 for a layer of before formats were kept.
+func (l Layer) ImageFormat() replication.Format {
+	if l.Format == "" {
+		return replication.FormatQCOW2
+	}
+	return l.Format
 }
 
 // Transfer is an open transfer of all disks.

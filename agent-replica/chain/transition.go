@@ -1,7 +1,6 @@
 package chain
 
 import (
-	"path"
 	"slices"
 	"time"
 
@@ -145,7 +144,7 @@ func (r *Record) openTransfer(b Begin) error {
 			return failure.New(failure.Exhausted, failure.ReasonLimit, "%d layers wait to be merged", len(d.Layers)).
 				On(r.VM, d.ID).Try("It goes on by itself when the merge is done.")
 		}
-		file := r.layerFile(d.ID, b.Transfer)
+		file := r.layerFile(d, b.Transfer)
 		if r.Refers(file) || slices.Contains(r.Garbage, file) {
 			return failure.New(failure.Conflict, failure.ReasonWrongState,
 				"files of an earlier transfer of that id are still being deleted").On(r.VM, d.ID)
@@ -156,10 +155,6 @@ func (r *Record) openTransfer(b Begin) error {
 	return nil
 }
 
-func (r *Record) layerFile(diskID string, transfer replication.ID) string {
-	return path.Join(r.Directory, diskID+"."+transfer.Short()+".qcow2")
-}
-
 // AttachLayers puts the layers that Begin asked for into the table: they exist and are durable.
 func (r *Record) AttachLayers(transfer replication.ID) error {
 	if err := r.checkOpen(transfer); err != nil {
@@ -167,9 +162,9 @@ func (r *Record) AttachLayers(transfer replication.ID) error {
 	}
 	for i := range r.Disks {
 		d := &r.Disks[i]
-		file := r.layerFile(d.ID, transfer)
-		if slices.Contains(r.Creating, file) {
-			d.Layers = append(d.Layers, Layer{File: file, State: Receiving, Transfer: transfer})
+		layer := r.newLayer(d, transfer)
+		if slices.Contains(r.Creating, layer.File) {
+			d.Layers = append(d.Layers, layer)
 		}
 	}
 	r.Creating = nil

@@ -90,7 +90,7 @@ func (v *VM) openMissing() error {
 	for _, d := range record.Disks {
 		opened := v.disks[d.ID]
 		for _, layer := range d.Layers[min(len(opened.files), len(d.Layers)):] {
-			if err := opened.openLayer(v.storage, layer.File); err != nil {
+			if err := opened.openLayer(v.storage, layer); err != nil {
 				return failure.Locate(err, v.name, d.ID)
 			}
 		}

@@ -375,9 +375,9 @@ type countedLayers struct {
 	opened int
 }
 
-func (c *countedLayers) OpenLayer(file string) (disk.Layer, error) {
+func (c *countedLayers) OpenLayer(l chain.Layer) (disk.Layer, error) {
 	c.opened++
-	return c.Storage.OpenLayer(file)
+	return c.Storage.OpenLayer(l)
 }
 
 // A receiving layer whose flush has failed is of no more use as it is open, whoever else has the disks.

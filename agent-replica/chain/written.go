@@ -1,6 +1,7 @@
 package chain
 
 import (
+	"errors"
 	"sync"
 	"sync/atomic"
 
@@ -40,6 +41,39 @@ func (b *writtenBase) Flush() error {
 	defer b.mu.Unlock()
 	if b.failed == nil {
 		b.failed = b.Disk.Flush()
+	}
+	return b.failed
+}
+
+// setIdentity replaces the base's identity where its format has one. Its first error is final.
+func (b *writtenBase) setIdentity(identity disk.Identity) error {
+	base, ok := b.Disk.(disk.Identified)
+	if !ok {
+		return nil
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.failed == nil {
+		b.written.Store(true)
+		b.failed = base.SetIdentity(identity)
+	}
+	return b.failed
+}
+
+// settle makes the file what it will be when it is closed, durably: a format may have more to write at its end. From
+// here its stamp stays until the next write. The first error is final.
+func (b *writtenBase) settle() error {
+	if err := b.Flush(); err != nil {
+		return err
+	}
+	base, ok := b.Disk.(disk.Stamper)
+	if !ok {
+		return nil
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if _, err := base.Stamp(); err != nil && !errors.Is(err, errors.ErrUnsupported) {
+		b.failed = err
 	}
 	return b.failed
 }

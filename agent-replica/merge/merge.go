@@ -9,16 +9,23 @@
 // first.
 //
 //	record: the layer is merging, the base is being written
+//	give the base the layer's identity, where their formats have one
 //	copy every extent that the layer holds into the base
 //	flush the base
 //	give the layer above, when it is committed, the base as its parent
-//	settle the base: its times are durable as well
+//	settle the base: its container is closed in order, its times are durable as well
 //	record: the layer is gone, its files are garbage, the base has its new stamp
 //	delete the garbage; sync the directory
 //	record: the garbage is gone
 //
 // After a crash the record says which of these is next; nothing else is asked. While a merge runs the view of the
 // disk does not change, because the layer covers what is being written below it.
+//
+// Another program finds no chain that it could misread meanwhile. From the first step the layer names a parent whose
+// identity the base no longer has, so it and what stands on it are refused. The layer above names the base only when
+// the base holds all of the layer, and then by the identity that it knew the layer by; redoing the merge from there
+// writes to the base what it holds. Formats without identities, qcow2 and raw, name files alone; there a merge that is
+// redone makes every byte of the base that a reader of the chain can see what it was.
 //
 // A storage that is full, an image in use and a file that is missing are waited out. Any other error of the
 // storage ends the VM's merges until the agent is started anew: what a failed sync has lost in memory cannot be

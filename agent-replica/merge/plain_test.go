@@ -27,7 +27,8 @@ const (
 	plainMagic  = 0x706c61696e
 )
 
-func (p *plainLayers) CreateLayer(file string, size int64) (disk.Layer, error) {
+func (p *plainLayers) CreateLayer(of chain.Layer, size int64, _ int) (disk.Layer, error) {
+	file := of.File
 	created, err := p.dir.Create(file)
 	if err != nil {
 		return nil, err
@@ -39,7 +40,8 @@ func (p *plainLayers) CreateLayer(file string, size int64) (disk.Layer, error) {
 	return l, nil
 }
 
-func (p *plainLayers) OpenLayer(file string) (disk.Layer, error) {
+func (p *plainLayers) OpenLayer(of chain.Layer) (disk.Layer, error) {
+	file := of.File
 	opened, err := p.dir.Open(file, durable.ReadWrite)
 	if err != nil {
 		return nil, err

@@ -106,6 +106,9 @@ func (m *Merger) mergeDisk(ctx context.Context, vm *chain.VM, diskID string) (er
 	if _, err := vm.StartMerge(diskID, c.total); err != nil {
 		return err
 	}
+	if err := opened.TakeIdentity(c.layer); err != nil {
+		return err
+	}
 	if err := c.copy(ctx); err != nil {
 		return err
 	}

@@ -149,10 +149,12 @@ func peerName(primary string) string {
 
 func (o observation) disk(d chain.Disk, place string, files *storage.Storage) *vmreplicav1.DiskStatus {
 	status := &vmreplicav1.DiskStatus{
-		Id: d.ID, Path: place, Format: vmreplicav1.DiskFormat_DISK_FORMAT_RAW, SizeBytes: d.SizeBytes,
+		Id: d.ID, Path: place, Format: api.FormatToProto(d.Base.ImageFormat()), SizeBytes: d.SizeBytes,
 		LogicalSectorBytes: uint32(d.LogicalSectorSize), Root: hexRoot(d.Root),
 	}
-	base := &vmreplicav1.Layer{State: vmreplicav1.Layer_STATE_BASE, File: d.Base.File, Format: "raw", AllocatedBytes: -1}
+	base := &vmreplicav1.Layer{
+		State: vmreplicav1.Layer_STATE_BASE, File: d.Base.File, Format: string(d.Base.ImageFormat()), AllocatedBytes: -1,
+	}
 	if d.Base.Incomplete {
 		base.State = vmreplicav1.Layer_STATE_INCOMPLETE
 	}
@@ -164,7 +166,8 @@ func (o observation) disk(d chain.Disk, place string, files *storage.Storage) *v
 	status.Layers = append(status.Layers, base)
 	for _, layer := range d.Layers {
 		status.Layers = append(status.Layers, &vmreplicav1.Layer{
-			State: layerStates[layer.State], File: layer.File, Format: "qcow2", AllocatedBytes: allocated(files, layer.File),
+			State: layerStates[layer.State], File: layer.File, Format: string(layer.ImageFormat()),
+			AllocatedBytes: allocated(files, layer.File),
 		})
 	}
 	for _, layer := range status.Layers {

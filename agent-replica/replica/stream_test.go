@@ -129,7 +129,7 @@ func TestATransferDoesNotBeginWithoutRoomForProgress(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer files.Close()
-	if err := files.CreateBase("root", 64<<20, false); err != nil {
+	if err := files.CreateBase(chain.Base{File: "root"}, 64<<20, 512, false); err != nil {
 		t.Fatal(err)
 	}
 	filled := files.Balloon("filled")

@@ -2,18 +2,14 @@ package storage
 
 import (
 	"errors"
-	"io"
 	"io/fs"
-	"path"
 
 	"vmreplica/agent-replica/chain"
 	"vmreplica/internal/disk"
+	"vmreplica/internal/disk/format"
 	"vmreplica/internal/disk/imagelock"
-	"vmreplica/internal/disk/pagecache"
-	"vmreplica/internal/disk/raw"
 	"vmreplica/internal/durable"
 	"vmreplica/internal/failure"
-	"vmreplica/internal/replication"
 )
 
 // Vacant answers BASE_EXISTS when anything lies where a base is to be made.
@@ -33,64 +29,8 @@ func (s *Storage) occupied(file string) error {
 		Try("Adopt it with --use-existing, or move it away.")
 }
 
-// CreateBase makes a sparse base that reads as zeros. BASE_EXISTS when something lies there, but for what the caller
-// knows to have begun itself: with begun, a file without content, empty or of that size, is completed.
-func (s *Storage) CreateBase(file string, size int64, begun bool) error {
-	directory := path.Dir(file)
-	if err := s.root.Mkdir(directory); err != nil {
-		return s.fault(err, file)
-	}
-	created, err := s.root.Create(file)
-	if errors.Is(err, fs.ErrExist) {
-		if !begun {
-			return s.occupied(file)
-		}
-		created, err = s.reopenBegun(file, size)
-	}
-	if err != nil {
-		return s.fault(err, file)
-	}
-	if err = created.Truncate(size); err == nil {
-		err = created.Sync()
-	}
-	if err = errors.Join(err, created.Close()); err != nil {
-		return s.fault(err, file)
-	}
-	return s.fault(s.root.Sync(directory), file)
-}
-
-// reopenBegun opens and locks a file without content, empty or of that size.
-func (s *Storage) reopenBegun(file string, size int64) (durable.File, error) {
-	opened, err := s.root.Open(file, durable.ReadWrite)
-	if err != nil {
-		return nil, err
-	}
-	if err := s.checkBlank(opened, file, size); err != nil {
-		return nil, errors.Join(err, opened.Close())
-	}
-	return opened, nil
-}
-
-func (s *Storage) checkBlank(opened durable.File, file string, size int64) error {
-	if err := s.lock(opened, file); err != nil {
-		return err
-	}
-	held, err := opened.Size()
-	if err != nil {
-		return err
-	}
-	_, _, err = opened.SeekData(0)
-	switch {
-	case err != nil && !errors.Is(err, io.EOF):
-		return err
-	case err == nil || held != 0 && held != size:
-		return s.occupied(file)
-	}
-	return nil
-}
-
-// OpenBase opens and locks a base for writing. REPLICA_RECORD_MISMATCH when its stamp is not b.Stamp, unless that is
-// zero.
+// OpenBase opens and locks a base for writing. IMAGE_UNREADABLE when it is not of the stated format, or a differencing
+// disk; REPLICA_RECORD_MISMATCH when its stamp is not b.Stamp, unless that is zero.
 func (s *Storage) OpenBase(b chain.Base, sectorSize int) (disk.Disk, error) {
 	opened, err := s.openBase(b, sectorSize)
 	if err != nil {
@@ -113,14 +53,14 @@ func (s *Storage) OpenBase(b chain.Base, sectorSize int) (disk.Disk, error) {
 
 func (s *Storage) openBase(b chain.Base, sectorSize int) (disk.Image, error) {
 	if b.Device != "" {
-		return s.devices.Open(b.Device, replication.FormatRaw, imagelock.Write)
+		return s.devices.Open(b.Device, b.ImageFormat(), imagelock.Write)
 	}
 	file, err := s.root.Open(b.File, durable.ReadWrite)
 	if err != nil {
 		return nil, s.fault(err, b.File)
 	}
-	options := raw.Options{Path: s.Path(b.File), SectorSize: sectorSize, Access: imagelock.Write}
-	opened, err := raw.Open(pagecache.Once(file), options)
+	options := format.Options{Path: s.Path(b.File), SectorSize: sectorSize, Access: imagelock.Write}
+	opened, err := format.Open(file, b.ImageFormat(), options)
 	if err != nil {
 		return nil, s.fault(err, b.File)
 	}

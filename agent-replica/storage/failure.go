@@ -7,16 +7,20 @@ import (
 	"vmreplica/internal/failure"
 )
 
-// Failure is err as a failure: one that is in its chain, else STORAGE_FULL, which time may cure, for want of space,
-// else STORAGE_FAILED.
+// Failure is err as a failure: STORAGE_FULL, which time may cure, for want of space; else one that is in its chain,
+// unless it calls an image unreadable for an error of the host's; else STORAGE_FAILED.
 func Failure(err error) error {
 	var known *failure.Error
+	var host syscall.Errno
+	full := errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+	found := errors.As(err, &known)
 	switch {
 	case err == nil:
 		return nil
-	case errors.As(err, &known):
+	case found && (known.Reason == failure.ReasonStorageFull ||
+		!full && (known.Reason != failure.ReasonImageUnreadable || !errors.As(err, &host))):
 		return err
-	case errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT):
+	case full:
 		return failure.New(failure.Exhausted, failure.ReasonStorageFull, "the replica's storage is full: %w", err).
 			Try("Free some space; it goes on by itself.")
 	default:

@@ -2,8 +2,9 @@
 // operator mapped.
 //
 // Vocabulary. A VM's directory holds, for each disk, the base under the disk's id, its layers
-// "<disk id>.<transfer>.qcow2", and beside a layer its balloon: a file of the same name that holds the space which
-// the layer's merge will need. File names in this package are below the storage directory, slash-separated.
+// "<disk id>.<transfer>" with the extension that their format has, and beside a layer its balloon: a file of the same
+// name that holds the space which the layer's merge will need. File names in this package are below the storage
+// directory, slash-separated. Bases and layers may have any format that package format knows.
 //
 // Invariants. No file outside the directory is opened, no link is followed, no format is guessed from content. A
 // base is locked for writing, as virtual machines lock their images, for as long as it is open. What is created
@@ -18,10 +19,7 @@ import (
 	"path"
 
 	"vmreplica/agent-replica/chain"
-	"vmreplica/internal/disk"
-	"vmreplica/internal/disk/imagelock"
 	"vmreplica/internal/disk/images"
-	"vmreplica/internal/disk/qcow2"
 	"vmreplica/internal/durable"
 	"vmreplica/internal/failure"
 )
@@ -92,56 +90,6 @@ func (s *Storage) Allocated(file string) (int64, error) {
 func (s *Storage) CheckDevice(device string) error {
 	_, err := s.devices.Stamp(device)
 	return err
-}
-
-// CreateLayer makes an empty layer. A file of that name is an error.
-func (s *Storage) CreateLayer(file string, size int64) (disk.Layer, error) {
-	if err := s.root.Mkdir(path.Dir(file)); err != nil {
-		return nil, s.fault(err, file)
-	}
-	created, err := s.root.Create(file)
-	if err != nil {
-		return nil, s.fault(err, file)
-	}
-	layer, err := s.newLayer(created, file, size)
-	if err != nil {
-		return nil, errors.Join(s.fault(err, file), created.Close())
-	}
-	return layer, nil
-}
-
-func (s *Storage) newLayer(created durable.File, file string, size int64) (disk.Layer, error) {
-	if err := s.lock(created, file); err != nil {
-		return nil, err
-	}
-	layer, err := qcow2.Create(created, size)
-	if err != nil {
-		return nil, err
-	}
-	return layer, s.root.Sync(path.Dir(file))
-}
-
-// OpenLayer opens and locks a layer for writing; BASE_MISSING when it is not there.
-func (s *Storage) OpenLayer(file string) (disk.Layer, error) {
-	opened, err := s.root.Open(file, durable.ReadWrite)
-	if err != nil {
-		return nil, s.fault(err, file)
-	}
-	if err := s.lock(opened, file); err != nil {
-		return nil, errors.Join(s.fault(err, file), opened.Close())
-	}
-	layer, err := qcow2.Open(opened, durable.ReadWrite)
-	if err != nil {
-		return nil, errors.Join(s.fault(err, file), opened.Close())
-	}
-	return layer, nil
-}
-
-func (s *Storage) lock(file durable.File, name string) error {
-	if fd, ok := file.Fd(); ok {
-		return imagelock.Lock(fd, s.Path(name), imagelock.Write)
-	}
-	return nil
 }
 
 // Remove deletes files, durably when it returns; one that is not there is no error.

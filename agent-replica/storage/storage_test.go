@@ -46,7 +46,7 @@ func wantReason(t *testing.T, what string, err error, want string) {
 func TestABaseIsMadeOnceAndSparse(t *testing.T) {
 	s, dir := openTest(t)
 	const size = 1 << 40
-	if err := s.CreateBase("p/web01/root", size, false); err != nil {
+	if err := s.CreateBase(chain.Base{File: "p/web01/root"}, size, 512, false); err != nil {
 		t.Fatal(err)
 	}
 	info, err := os.Stat(filepath.Join(dir, "p/web01/root"))
@@ -56,28 +56,28 @@ func TestABaseIsMadeOnceAndSparse(t *testing.T) {
 	if bytes, err := s.Allocated("p/web01/root"); err != nil || bytes > 1<<20 {
 		t.Errorf("a sparse base takes %d bytes, %v", bytes, err)
 	}
-	wantReason(t, "a base without content of somebody else", s.CreateBase("p/web01/root", size, false), failure.ReasonBaseExists)
+	wantReason(t, "a base without content of somebody else", s.CreateBase(chain.Base{File: "p/web01/root"}, size, 512, false), failure.ReasonBaseExists)
 	wantReason(t, "something", s.Vacant("p/web01/root"), failure.ReasonBaseExists)
-	if err := s.CreateBase("p/web01/root", size, true); err != nil {
+	if err := s.CreateBase(chain.Base{File: "p/web01/root"}, size, 512, true); err != nil {
 		t.Errorf("an empty base that an interrupted creation left: %v", err)
 	}
 	base, err := s.OpenBase(chain.Base{File: "p/web01/root"}, 512)
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantReason(t, "a base in use", s.CreateBase("p/web01/root", size, true), failure.ReasonImageInUse)
+	wantReason(t, "a base in use", s.CreateBase(chain.Base{File: "p/web01/root"}, size, 512, true), failure.ReasonImageInUse)
 	if _, err := base.WriteAt([]byte{1}, 1<<30); err != nil {
 		t.Fatal(err)
 	}
 	if err := errors.Join(base.Flush(), base.Close()); err != nil {
 		t.Fatal(err)
 	}
-	err = s.CreateBase("p/web01/root", size, true)
+	err = s.CreateBase(chain.Base{File: "p/web01/root"}, size, 512, true)
 	wantReason(t, "a base with content", err, failure.ReasonBaseExists)
 	if !strings.Contains(err.Error(), filepath.Join(dir, "p/web01/root")) {
 		t.Errorf("%q does not name the path", err)
 	}
-	wantReason(t, "another size", s.CreateBase("p/web01/root", size*2, true), failure.ReasonBaseExists)
+	wantReason(t, "another size", s.CreateBase(chain.Base{File: "p/web01/root"}, size*2, 512, true), failure.ReasonBaseExists)
 }
 
 func TestAHalfMadeBaseIsCompleted(t *testing.T) {
@@ -88,7 +88,7 @@ func TestAHalfMadeBaseIsCompleted(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "p/web01/root"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.CreateBase("p/web01/root", 1<<20, true); err != nil {
+	if err := s.CreateBase(chain.Base{File: "p/web01/root"}, 1<<20, 512, true); err != nil {
 		t.Fatal(err)
 	}
 	if info, err := os.Stat(filepath.Join(dir, "p/web01/root")); err != nil || info.Size() != 1<<20 {
@@ -100,7 +100,7 @@ func TestWhatIsMissingIsNamed(t *testing.T) {
 	s, dir := openTest(t)
 	for what, call := range map[string]func() error{
 		"base":  func() error { _, err := s.OpenBase(chain.Base{File: "p/web01/gone"}, 512); return err },
-		"layer": func() error { _, err := s.OpenLayer("p/web01/gone"); return err },
+		"layer": func() error { _, err := s.OpenLayer(chain.Layer{File: "p/web01/gone"}); return err },
 		"stamp": func() error { _, err := s.Stamp(chain.Base{File: "p/web01/gone"}); return err },
 		"file":  func() error { return s.Exists("p/web01/gone") },
 	} {
@@ -131,7 +131,7 @@ func TestNothingOutsideIsOpened(t *testing.T) {
 		if base, err := s.OpenBase(chain.Base{File: name}, 512); err == nil {
 			t.Errorf("%s was opened: %v", name, base.Close())
 		}
-		if layer, err := s.OpenLayer(name); err == nil {
+		if layer, err := s.OpenLayer(chain.Layer{File: name}); err == nil {
 			t.Errorf("%s was opened: %v", name, layer.Close())
 		}
 	}
@@ -183,7 +183,7 @@ func TestABaseThatAnotherProgramChangedIsNoticed(t *testing.T) {
 
 func TestAnOpenBaseIsLockedForWriting(t *testing.T) {
 	s, dir := openTest(t)
-	if err := s.CreateBase("root", 1<<20, false); err != nil {
+	if err := s.CreateBase(chain.Base{File: "root"}, 1<<20, 512, false); err != nil {
 		t.Fatal(err)
 	}
 	base, err := s.OpenBase(chain.Base{File: "root"}, 512)
@@ -209,14 +209,14 @@ func TestAnOpenBaseIsLockedForWriting(t *testing.T) {
 
 func TestALayerIsAnOverlayThatIsNeverMadeTwice(t *testing.T) {
 	s, dir := openTest(t)
-	if err := s.CreateBase("web/root", 1<<20, false); err != nil {
+	if err := s.CreateBase(chain.Base{File: "web/root"}, 1<<20, 512, false); err != nil {
 		t.Fatal(err)
 	}
-	layer, err := s.CreateLayer("web/root.0a.qcow2", 1<<20)
+	layer, err := s.CreateLayer(chain.Layer{File: "web/root.0a.qcow2"}, 1<<20, 512)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.CreateLayer("web/root.0a.qcow2", 1<<20); err == nil {
+	if _, err := s.CreateLayer(chain.Layer{File: "web/root.0a.qcow2"}, 1<<20, 512); err == nil {
 		t.Error("a layer was made over another one")
 	}
 	content := bytes.Repeat([]byte{0xab}, 8192)
@@ -238,19 +238,19 @@ func TestALayerIsAnOverlayThatIsNeverMadeTwice(t *testing.T) {
 	if err != nil || !bytes.Equal(got, want) {
 		t.Errorf("qemu-img reads something else through the layer, %v", err)
 	}
-	again, err := s.OpenLayer("web/root.0a.qcow2")
+	again, err := s.OpenLayer(chain.Layer{File: "web/root.0a.qcow2"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer again.Close()
-	if _, err := s.OpenLayer("web/root.0a.qcow2"); reason(err) != failure.ReasonImageInUse {
+	if _, err := s.OpenLayer(chain.Layer{File: "web/root.0a.qcow2"}); reason(err) != failure.ReasonImageInUse {
 		t.Errorf("a second opening: %v", err)
 	}
 }
 
 func TestRemoveIsRepeatable(t *testing.T) {
 	s, dir := openTest(t)
-	if err := s.CreateBase("web/root", 1<<20, false); err != nil {
+	if err := s.CreateBase(chain.Base{File: "web/root"}, 1<<20, 512, false); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {
@@ -264,7 +264,7 @@ func TestRemoveIsRepeatable(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(dir, "web")); !os.IsNotExist(err) {
 		t.Errorf("the directory is still there: %v", err)
 	}
-	if err := s.CreateBase("web/root", 1<<20, false); err != nil {
+	if err := s.CreateBase(chain.Base{File: "web/root"}, 1<<20, 512, false); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.RemoveDirectory("web"); err != nil {

@@ -114,8 +114,8 @@ type failingLayer struct {
 
 func (l failingLayer) Flush() error { return l.err }
 
-func (s failing) CreateLayer(file string, size int64) (disk.Layer, error) {
-	layer, err := s.Storage.CreateLayer(file, size)
+func (s failing) CreateLayer(l chain.Layer, size int64, sectorSize int) (disk.Layer, error) {
+	layer, err := s.Storage.CreateLayer(l, size, sectorSize)
 	return failingLayer{layer, s.err}, err
 }
 

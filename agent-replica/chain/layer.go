@@ -1,0 +1,45 @@
+package chain
+
+import (
+	"path"
+
+	"vmreplica/internal/disk"
+	"vmreplica/internal/replication"
+)
+
+func (r *Record) layerFile(d *Disk, transfer replication.ID) string {
+	return path.Join(r.Directory, d.ID+"."+transfer.Short()+d.layerKind().Extension)
+}
+
+// newLayer is the one that the transfer fills.
+func (r *Record) newLayer(d *Disk, transfer replication.ID) Layer {
+	return Layer{File: r.layerFile(d, transfer), Format: d.layerKind().Format, State: Receiving, Transfer: transfer}
+}
+
+// parent is what lies below the layer at index i, as a header names it, with the identity that it has at this moment.
+// The disk is open.
+func (v *VM) parent(d *Disk, i int) disk.Parent {
+	opened := v.disks[d.ID]
+	if i > 0 {
+		below := d.Layers[i-1]
+		return disk.Parent{
+			Name: path.Base(below.File), Path: v.storage.Path(below.File), Format: string(below.ImageFormat()),
+			Identity: identityOf(opened.layer(below.File)),
+		}
+	}
+	base := disk.Parent{Format: string(d.Base.ImageFormat()), Identity: identityOf(opened.base.Disk)}
+	if d.Base.Device != "" {
+		base.Name, base.Path = d.Base.Device, d.Base.Device
+		return base
+	}
+	base.Name, base.Path = path.Base(d.Base.File), v.storage.Path(d.Base.File)
+	return base
+}
+
+// identityOf is the identity of what has one; None otherwise.
+func identityOf(image disk.Disk) disk.Identity {
+	if identified, ok := image.(disk.Identified); ok {
+		return identified.Identity()
+	}
+	return disk.None
+}
