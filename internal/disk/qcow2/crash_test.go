@@ -157,6 +157,7 @@ func random(seed uint64) func(t *testing.T) *scenario {
 // TestCrashes loses power after every operation, with every choice of what was not synced. Each state opens, holds
 // what was flushed, has leaks at worst, and can be gone on with.
 func TestCrashes(t *testing.T) {
+	oneGoroutine(t)
 	for name, play := range scenarios {
 		t.Run(name, func(t *testing.T) {
 			s := play(t)
@@ -181,6 +182,7 @@ func TestCrashes(t *testing.T) {
 
 // TestEverySyncIsNeeded leaves out one sync after the other: each time there is a crash that breaks a promise.
 func TestEverySyncIsNeeded(t *testing.T) {
+	oneGoroutine(t)
 	for name, play := range map[string]func(*testing.T, *scenario){
 		"create and seal": func(t *testing.T, s *scenario) {
 			s.set(t, 0, 0, 2)

@@ -195,6 +195,7 @@ func countOps(c *imageScenario) int {
 // TestImageCrashes loses power after every operation, with every choice of what was not synced. Each state opens,
 // holds what was flushed, has leaks at worst, by this package's Check and by QEMU's, and can be gone on with.
 func TestImageCrashes(t *testing.T) {
+	oneGoroutine(t)
 	for name, play := range imageScenarios {
 		t.Run(name, func(t *testing.T) {
 			c := newImageScenario()
@@ -223,6 +224,7 @@ func TestImageCrashes(t *testing.T) {
 
 // TestEverySyncOfAnImageIsNeeded leaves out one sync after the other: each time a crash breaks a promise.
 func TestEverySyncOfAnImageIsNeeded(t *testing.T) {
+	oneGoroutine(t)
 	plays := map[string]func(*testing.T, *imageScenario){
 		"create, write and unmap": func(t *testing.T, c *imageScenario) {
 			c.create(t, 1<<20, 4096)

@@ -97,6 +97,7 @@ func (s *sectors) check(t testing.TB, d disk.Disk) {
 
 // TestImageHistories plays random histories, and has QEMU read and check what each leaves.
 func TestImageHistories(t *testing.T) {
+	oneGoroutine(t)
 	directory := memoryDir(t)
 	for seed := range uint64(500) {
 		cluster := clusterSizes[seed%4]

@@ -21,6 +21,7 @@ import (
 // TestCrashes loses power after every operation, with every choice of what was not synced. Each state opens, holds
 // what was flushed and nothing that was never written there, and can be gone on with.
 func TestCrashes(t *testing.T) {
+	oneGoroutine(t)
 	for name, c := range crashed {
 		t.Run(name, func(t *testing.T) {
 			s := start(t, durabletest.New(), c.differencing, c.options)
@@ -55,6 +56,7 @@ var sparedSyncs = map[string][]int{
 
 // TestSyncsAreNeeded leaves out one sync after the other, and each time there is a crash that breaks a promise.
 func TestSyncsAreNeeded(t *testing.T) {
+	oneGoroutine(t)
 	for name, c := range crashed {
 		t.Run(name, func(t *testing.T) {
 			spared := []int{}
