@@ -52,7 +52,8 @@ test-race:
 
 .PHONY: test-fuzz
 test-fuzz:
-	tools/fuzz 5s
+	tools/fuzz 60s '^./internal/disk/'
+	tools/fuzz 5s '!^./internal/disk/'
 
 .PHONY: fuzz
 fuzz:
