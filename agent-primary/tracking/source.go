@@ -36,4 +36,6 @@ type Cut struct {
 	ID replication.ID
 	// Stamp is the image's at that instant, where nothing tracks its writes.
 	Stamp disk.Stamp
+	// Since is the log's baseline, where writes are tracked: every later one is marked while the log follows it.
+	Since replication.ID
 }

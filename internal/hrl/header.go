@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/cespare/xxhash/v2"
 
@@ -33,9 +32,7 @@ type header struct {
 	Stamp  disk.Stamp
 	Digest uint64
 	Live   int
-	// Lost is why the log is lost, LostAt since when.
 	Lost   Loss
-	LostAt time.Time
 }
 
 // fileID tells the log's file from a copy put in its place.

@@ -12,7 +12,7 @@ func exampleHeader() header {
 	return header{
 		Sequence: 7, Identity: replication.NewID(), Baseline: replication.NewID(), DiskSize: 1 << 30, Opened: 3,
 		BootID: "b7c1", File: fileID{1, 2}, Clean: true, Stamp: disk.Stamp{Inode: 9, Serial: "s"}, Digest: 1 << 63, Live: areaB,
-		Lost: Loss{Reverted, "it was"},
+		Lost: lost(Reverted, "it was"),
 	}
 }
 

@@ -25,6 +25,7 @@ package hrl
 import (
 	"errors"
 	"fmt"
+	"time"
 )
 
 // Sizes in bytes.
@@ -70,10 +71,11 @@ func (c Cause) String() string {
 	return "Unknown"
 }
 
-// Loss is a cause with what it was seen from; the zero Loss is none.
+// Loss is a cause with what it was seen from, and when; the zero Loss is none.
 type Loss struct {
 	Cause    Cause
 	Evidence string
+	At       time.Time
 }
 
 // String is the cause in a sentence.
@@ -84,7 +86,9 @@ func (l Loss) String() string {
 	return fmt.Sprintf("lost (%s): %s", l.Cause, l.Evidence)
 }
 
-// lost makes a Loss.
+func now() time.Time { return time.Now().UTC().Round(0) }
+
+// lost makes a Loss of this moment.
 func lost(cause Cause, format string, args ...any) Loss {
-	return Loss{Cause: cause, Evidence: fmt.Sprintf(format, args...)}
+	return Loss{Cause: cause, Evidence: fmt.Sprintf(format, args...), At: now()}
 }

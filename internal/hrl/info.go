@@ -19,9 +19,8 @@ type Info struct {
 	Opened             uint64
 	BootID             string
 	// Clean says that it was closed; else an agent has it open, or ended without closing it.
-	Clean  bool
-	Loss   Loss
-	LostAt time.Time
+	Clean bool
+	Loss  Loss
 	// Marked is how much of the disk the two areas of 4 KiB marks and the sent marks stand for, in bytes. Which of the
 	// two is live is known to the agent that has the log open; when it is opened again everything is.
 	MarkedA, MarkedB, Sent int64
@@ -43,7 +42,7 @@ func Inspect(r io.ReaderAt, size int64) (Info, error) {
 	}
 	info := Info{
 		Identity: h.Identity, Baseline: h.Baseline, DiskSize: h.DiskSize, FileBytes: size, Opened: h.Opened,
-		BootID: h.BootID, Clean: h.Clean, Loss: h.Lost, LostAt: h.LostAt,
+		BootID: h.BootID, Clean: h.Clean, Loss: h.Lost,
 	}
 	units := [3]int64{BlockSize, BlockSize, SentSize}
 	for i, into := range []*int64{&info.MarkedA, &info.MarkedB, &info.Sent} {
@@ -100,7 +99,7 @@ func (i Info) Lines() [][2]string {
 		{"sent", fmt.Sprintf("%d bytes, not acknowledged", i.Sent)},
 	}
 	if i.Loss.Cause != None {
-		lines = append(lines, [2]string{"lost since", i.LostAt.Format(time.RFC3339)})
+		lines = append(lines, [2]string{"lost since", i.Loss.At.Format(time.RFC3339)})
 	}
 	return lines
 }

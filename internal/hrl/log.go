@@ -6,7 +6,6 @@ import (
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"vmreplica/internal/disk"
 	"vmreplica/internal/durable"
@@ -80,6 +79,9 @@ func (l *Log) Loss() Loss {
 	return Loss{}
 }
 
+// InMemory says that no file stands behind the log.
+func (l *Log) InMemory() bool { return l.file == nil }
+
 // Baseline is the instant since which every write is marked, where the log is exact.
 func (l *Log) Baseline() replication.ID {
 	l.mu.Lock()
@@ -103,10 +105,18 @@ func (l *Log) Touch(off, n int64) error {
 }
 
 // Mark sets the live marks of every block that the range touches. n is 1 or more. The caller keeps Flip away
-// meanwhile.
+// meanwhile, and therefore a log that failed is not yet made lost here, which takes time: an error is what Failed is
+// to be told as soon as Flip may come again.
 func (l *Log) Mark(off, n int64) error {
 	first, end := outward(off, n, BlockSize)
-	return l.guard(func() { l.live.Load().set(first, end) })
+	return caught(func() { l.live.Load().set(first, end) })
+}
+
+// Failed makes the log lost to a fault of Mark.
+func (l *Log) Failed(fault error) error { return l.Lose(l.faulted(fault)) }
+
+func (l *Log) faulted(fault error) Loss {
+	return lost(WriteFailed, "the log %s failed while it was used: %v", l.name, fault)
 }
 
 // Flip makes the live marks the epoch. The caller keeps Mark away meanwhile; it takes no time that depends on
@@ -203,11 +213,10 @@ func (l *Log) guard(do func()) error {
 	if fault == nil {
 		return nil
 	}
-	loss := lost(WriteFailed, "the log %s failed while it was used: %v", l.name, fault)
-	if err := l.Lose(loss); err != nil {
+	if err := l.Failed(fault); err != nil {
 		return err
 	}
-	return fmt.Errorf("%s", loss.Evidence)
+	return errors.New(l.faulted(fault).Evidence)
 }
 
 // caught is what do ended with: nil, or the fault.
@@ -233,7 +242,10 @@ func (l *Log) Lose(loss Loss) error {
 	if len(loss.Evidence) > evidenceBytes {
 		loss.Evidence = loss.Evidence[:evidenceBytes]
 	}
-	err := l.change(func(h *header) { h.Lost, h.LostAt = loss, time.Now().UTC() })
+	if loss.At.IsZero() {
+		loss.At = now()
+	}
+	err := l.change(func(h *header) { h.Lost = loss })
 	if err != nil {
 		l.broken = true
 		err = l.remove(err)
@@ -294,7 +306,7 @@ func writeHeader(file durable.File, h header) error {
 // compared, and only what is live counts. The caller has flipped and waited for the writes of before. A failure of the
 // file is answered and makes the log lost.
 func (l *Log) Begin(baseline replication.ID) error {
-	err := l.changed(func(h *header) { h.Baseline, h.Lost, h.LostAt = baseline, Loss{}, time.Time{} })
+	err := l.changed(func(h *header) { h.Baseline, h.Lost = baseline, Loss{} })
 	if err != nil {
 		return err
 	}

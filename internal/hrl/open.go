@@ -6,7 +6,6 @@ import (
 	"io"
 	"io/fs"
 	"slices"
-	"time"
 
 	"vmreplica/internal/disk"
 	"vmreplica/internal/durable"
@@ -32,6 +31,14 @@ type Disk struct {
 // of the writes before it, until Begin.
 func Create(dir durable.Dir, name string, d Disk) (*Log, error) {
 	return create(dir, name, d, lost(TrackingLost, "the log %s is new", name))
+}
+
+// Replace is Create in the place of a log whose file has failed.
+func Replace(dir durable.Dir, name string, d Disk) (*Log, error) {
+	if err := dir.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("put a new log in the place of a failed one: %w", err)
+	}
+	return Create(dir, name, d)
 }
 
 // Open opens the log of a disk, in a directory of the agent's own, and judges it. A log that is missing, damaged or
@@ -115,7 +122,7 @@ func resume(dir durable.Dir, name string, file durable.File, h header, d Disk) (
 		return nil, errors.Join(fmt.Errorf("read the log: %w", fault), unmap(mapped))
 	}
 	if loss.Cause != None && h.Lost.Cause == None {
-		l.header.Lost, l.header.LostAt = loss, time.Now().UTC()
+		l.header.Lost = loss
 		l.lost.Store(&verdict{Loss: loss})
 	}
 	err = l.change(func(h *header) {
@@ -196,7 +203,7 @@ func fill(dir durable.Dir, name string, file durable.File, d Disk, loss Loss) (*
 	}
 	h := header{
 		Sequence: 1, Identity: d.Identity, DiskSize: d.Size, Opened: d.Opened + 1,
-		BootID: boot, File: id, Lost: loss, LostAt: time.Now().UTC(),
+		BootID: boot, File: id, Lost: loss,
 	}
 	if err := h.check(); err != nil {
 		return nil, err
