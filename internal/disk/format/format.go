@@ -53,7 +53,7 @@ func Open(file durable.File, f replication.Format, o Options) (disk.Image, error
 	if f == replication.FormatRaw {
 		return openRaw(file, o)
 	}
-	file = pagecache.Once(file)
+	file = pagecache.Scattered(file)
 	if err := admit(file, f, o); err != nil {
 		return nil, errors.Join(err, file.Close())
 	}

@@ -44,7 +44,7 @@ func OpenPart(file durable.File, f replication.Format, o Options) (*Part, error)
 		}
 		return &Part{reader: image, file: file, stamp: image.Stamp}, nil
 	}
-	file = pagecache.Once(file)
+	file = pagecache.Scattered(file)
 	if err := admit(file, f, o); err != nil {
 		return nil, errors.Join(err, file.Close())
 	}

@@ -3,10 +3,12 @@
 // may cost more than the reading itself.
 //
 // Vocabulary. A window is 64 MiB of a file. It is cold when the page cache held less than half of it before it was
-// read, else warm. The lag, 64 MiB, is how far behind the reading a window may still be asked for.
+// read, else warm. The lag, 64 MiB, is how far behind the reading a window may still be asked for. A pass ascends over a
+// raw image; over a container, whose blocks lie anywhere, it is scattered.
 //
 // Invariants. A window is looked at before the kernel's read-ahead can reach it. Only cold windows are dropped, a
-// lag after they were read, and the last of them at Close: what was warm stays. Only clean pages are dropped, so
+// lag after they were read, in a scattered pass after 256 MiB of reading, and the last of them at Close: what was warm
+// stays. Only clean pages are dropped, so
 // nothing is lost. Where the host does not say what it caches, everything counts as warm. Nothing is on disk.
 package pagecache
 
