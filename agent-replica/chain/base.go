@@ -29,16 +29,14 @@ func (b Base) difference(now disk.Stamp) string {
 	}
 }
 
-// withoutWrites is now with what writing changes taken back to known: a file's size, which goes with the content in most
-// formats and is compared as the disk's when the base is opened; its times, unless they moved backwards; a device's
+// withoutWrites is now with what writing changes taken back to known: the size, which goes with the content in most
+// formats and is compared as the disk's when the base is opened; a file's times, unless they moved backwards; a device's
 // counter, unless it did within the same boot, and all that a host counts anew when it starts.
 func withoutWrites(known, now disk.Stamp) disk.Stamp {
 	if now.ModifiedNanoseconds >= known.ModifiedNanoseconds {
 		now.ModifiedNanoseconds, now.ChangedNanoseconds = known.ModifiedNanoseconds, known.ChangedNanoseconds
 	}
-	if now.Inode != 0 {
-		now.SizeBytes = known.SizeBytes
-	}
+	now.SizeBytes = known.SizeBytes
 	if now.BootID != known.BootID {
 		now.BootID, now.DiskSequence, now.SectorsWritten = known.BootID, known.DiskSequence, known.SectorsWritten
 	}

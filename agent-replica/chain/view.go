@@ -195,10 +195,3 @@ func (v *View) remove(i int) error {
 	v.mu.Unlock()
 	return v.unpin(old[i : i+1])
 }
-
-// ReadAhead passes the hint on to the base, which is most of what will be read.
-func (v *View) ReadAhead(off, n int64) {
-	if base, ok := v.base.(disk.ReadAheader); ok {
-		base.ReadAhead(off, n)
-	}
-}

@@ -78,13 +78,6 @@ func (b *writtenBase) settle() error {
 	return b.failed
 }
 
-// ReadAhead passes the hint on.
-func (b *writtenBase) ReadAhead(off, n int64) {
-	if base, ok := b.Disk.(disk.ReadAheader); ok {
-		base.ReadAhead(off, n)
-	}
-}
-
 // lost says that a sync of the base has failed.
 func (b *writtenBase) lost() bool {
 	b.mu.Lock()

@@ -72,7 +72,7 @@ func history(r *durabletest.Recorder, k kind, seed uint64) (from int, err error)
 // checkCrash restarts on what a crash left and says what is wrong with it.
 func checkCrash(c *durabletest.Crash, k kind) error {
 	wanted := c.Marks()[len(c.Marks())-1].(allowed)
-	w := openWorld(c.Recorder, kind{plain: k.plain})
+	w := openWorld(c.Recorder, kind{plain: k.plain, size: k.size})
 	if err := w.checkCursors(); err != nil {
 		return fmt.Errorf("before recovery: %w", err)
 	}

@@ -12,7 +12,7 @@ import (
 
 // firstCopy prepares an empty replica and copies into its bases.
 func firstCopy(r *durabletest.Recorder, w *world) (models, error) {
-	if _, err := w.registry.Prepare(prepare(false)); err != nil {
+	if _, err := w.registry.Prepare(w.prepare(false)); err != nil {
 		return nil, fmt.Errorf("prepare: %w", err)
 	}
 	if err := w.vm().Acquire(); err != nil {
@@ -20,7 +20,7 @@ func firstCopy(r *durabletest.Recorder, w *world) (models, error) {
 	}
 	empty := models{}
 	for _, id := range diskIDs {
-		empty[id] = make([]byte, testSize)
+		empty[id] = make([]byte, w.kind.bytes())
 	}
 	rng := rand.New(rand.NewPCG(1, 6))
 	content, err := w.receive(rng, 1, replication.KindInitial, empty)
@@ -37,15 +37,29 @@ func firstCopy(r *durabletest.Recorder, w *world) (models, error) {
 // TestEveryCrashOfTheFirstCopy restarts in the middle of the preparation and the first copy: what was committed
 // stays, and what was not is done again from where it was, over the same files.
 func TestEveryCrashOfTheFirstCopy(t *testing.T) {
+	for _, c := range []struct {
+		kind    kind
+		options durabletest.Options
+	}{
+		{kind{base: "raw"}, durabletest.Options{}},
+		{kind{base: "vhdx", size: 2 << 20}, durabletest.Options{Random: 1, Singles: 1, Every: 2}},
+		{kind{base: "vhd", size: 2 << 20}, durabletest.Options{Random: 1, Singles: 1}},
+		{kind{base: "qcow2", size: 2 << 20}, durabletest.Options{Random: 1, Singles: 1}},
+	} {
+		t.Run(string(c.kind.base), func(t *testing.T) { everyCrashOfTheFirstCopy(t, c.kind, c.options) })
+	}
+}
+
+func everyCrashOfTheFirstCopy(t *testing.T, k kind, options durabletest.Options) {
 	r := durabletest.New()
-	want, err := firstCopy(r, openWorld(r, kind{}))
+	want, err := firstCopy(r, openWorld(r, k))
 	if err != nil {
 		t.Fatal(err)
 	}
 	states := 0
-	for c := range r.Crashes(durabletest.Options{}) {
+	for c := range r.Crashes(options) {
 		states++
-		w := openWorld(c.Recorder, kind{})
+		w := openWorld(c.Recorder, k)
 		record, err := w.vm().Record()
 		committed := err == nil && record.Lineage != ""
 		if len(c.Marks()) > 0 && !committed {

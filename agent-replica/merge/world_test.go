@@ -35,6 +35,8 @@ var diskIDs = []string{"root", "data"}
 
 // world is a replica's rooms on a host in memory.
 type world struct {
+	kind     kind
+	files    *storage.Storage
 	dir      durable.Dir
 	store    state.Store
 	table    *chain.Table
@@ -45,6 +47,13 @@ type world struct {
 
 // kind is how a world keeps its layers and what is wrong with it.
 type kind struct {
+	// base is the format of the bases, none is raw; differencing chooses that of the layers.
+	base         replication.Format
+	differencing replication.Differencing
+	// size is the disks'; testSize when it is 0.
+	size int64
+	// devices stand for the bases of disks.
+	devices map[string]string
 	// plain layers instead of the product's.
 	plain bool
 	// events are kept.
@@ -56,12 +65,23 @@ type kind struct {
 	drop func(durabletest.Op) bool
 }
 
+func (k kind) bytes() int64 {
+	if k.size == 0 {
+		return testSize
+	}
+	return k.size
+}
+
 func openWorld(r *durabletest.Recorder, k kind) *world {
-	w := &world{dir: r.Dir(), store: statetest.New(r)}
+	dir := r.Dir()
+	return worldOn(dir, storage.New(dir, nil), statetest.New(r), k)
+}
+
+func worldOn(dir durable.Dir, files *storage.Storage, store state.Store, k kind) *world {
+	w := &world{kind: k, files: files, dir: dir, store: store}
 	if k.store != nil {
 		w.store = k.store(w.store, w.dir)
 	}
-	files := storage.New(w.dir, nil)
 	var seen chain.Storage = files
 	if k.plain {
 		seen = &plainLayers{Storage: seen, dir: w.dir}
@@ -94,39 +114,46 @@ func (m models) clone() models {
 // adopt puts bases with content in place and prepares the VM over them.
 func (w *world) adopt(rng *rand.Rand) (models, error) {
 	content := models{}
-	if err := w.dir.Mkdir(testDir); err != nil {
-		return nil, err
-	}
 	for _, id := range diskIDs {
-		content[id] = make([]byte, testSize)
-		for i := range content[id][:testSize/2] {
+		content[id] = make([]byte, w.kind.bytes())
+		for i := range content[id][:w.kind.bytes()/2] {
 			content[id][i] = byte(rng.Uint32())
 		}
-		file, err := w.dir.Create(path.Join(testDir, id))
-		if err != nil {
-			return nil, err
-		}
-		if _, err := file.WriteAt(slices.Clone(content[id]), 0); err != nil {
-			return nil, err
-		}
-		if err := errors.Join(file.Sync(), file.Close(), w.dir.Sync(testDir)); err != nil {
+		if err := w.putBase(id, content[id]); err != nil {
 			return nil, err
 		}
 	}
-	_, err := w.registry.Prepare(prepare(true))
+	_, err := w.registry.Prepare(w.prepare(true))
 	return content, err
 }
 
-func prepare(existing bool) chain.Prepare {
+func (w *world) putBase(id string, content []byte) error {
+	base := chain.Base{File: path.Join(testDir, id), Device: w.kind.devices[id], Format: w.kind.base}
+	if base.Device == "" {
+		if err := w.files.CreateBase(base, w.kind.bytes(), 512, false); err != nil {
+			return err
+		}
+	}
+	opened, err := w.files.OpenBase(base, 512)
+	if err != nil {
+		return err
+	}
+	_, err = opened.WriteAt(slices.Clone(content), 0)
+	return errors.Join(err, opened.Flush(), opened.Close())
+}
+
+func (w *world) prepare(existing bool) chain.Prepare {
 	p := chain.Prepare{VM: testVM, UID: newID(1), Primary: "primary", Directory: testDir, Term: 1, UseExisting: existing}
 	for _, id := range diskIDs {
-		p.Disks = append(p.Disks, chain.PrepareDisk{Geometry: geometry(id)})
+		p.Disks = append(p.Disks, chain.PrepareDisk{
+			Geometry: w.geometry(id), Device: w.kind.devices[id], Format: w.kind.base, Differencing: w.kind.differencing,
+		})
 	}
 	return p
 }
 
-func geometry(id string) chain.Geometry {
-	return chain.Geometry{ID: id, SizeBytes: testSize, LogicalSectorSize: 512}
+func (w *world) geometry(id string) chain.Geometry {
+	return chain.Geometry{ID: id, SizeBytes: w.kind.bytes(), LogicalSectorSize: 512}
 }
 
 func newID(n int) replication.ID { return replication.ID(fmt.Sprintf("%08x%024x", n, n)) }
@@ -136,7 +163,7 @@ func newID(n int) replication.ID { return replication.ID(fmt.Sprintf("%08x%024x"
 func (w *world) receive(rng *rand.Rand, transfer int, kind replication.ResyncKind, now models) (models, error) {
 	b := chain.Begin{Transfer: newID(transfer), Kind: kind, Proof: blockdiff.BLAKE3}
 	for _, id := range diskIDs {
-		b.Disks = append(b.Disks, geometry(id))
+		b.Disks = append(b.Disks, w.geometry(id))
 	}
 	record, err := w.vm().Begin(b)
 	if err != nil {
@@ -173,8 +200,9 @@ func (w *world) receive(rng *rand.Rand, transfer int, kind replication.ResyncKin
 // writeSome changes the disk and its model alike.
 func writeSome(rng *rand.Rand, to disk.Disk, model []byte) error {
 	const unit = 4 << 10
-	start := rng.Int64N((testSize+unit-1)/unit) * unit
-	end := min(start+unit*(1+rng.Int64N(4)), int64(testSize))
+	size := int64(len(model))
+	start := rng.Int64N((size+unit-1)/unit) * unit
+	end := min(start+unit*(1+rng.Int64N(4)), size)
 	switch rng.IntN(5) {
 	case 0:
 		clear(model[start:end])
@@ -235,7 +263,7 @@ func (w *world) view() (content models, err error) {
 		if err != nil {
 			return nil, err
 		}
-		content[id] = make([]byte, testSize)
+		content[id] = make([]byte, w.kind.bytes())
 		if _, err := opened.View().ReadAt(content[id], 0); err != nil && err != io.EOF {
 			return nil, err
 		}
