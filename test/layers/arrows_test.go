@@ -56,6 +56,10 @@ var owned = []struct {
 	{"github.com/vbauerster/mpb/v8", []string{"cmd/vmreplica/...", "test/..."}},
 }
 
+// formats are the packages that each know one disk format. Only internal/disk/format tells one from another, so they
+// are for internal/disk alone: everybody else passes the format's name on.
+var formats = []string{"internal/disk/raw", "internal/disk/vhd", "internal/disk/vhdx", "internal/disk/qcow2"}
+
 var edges = []string{
 	"proto/...", "transport/...", "internal/api", "agent-primary/primary", "agent-primary/peer",
 	"agent-replica/replica", "agent-replica/receive", "cmd/vmreplica/...", "test/...",
@@ -121,6 +125,9 @@ func forbidden(path, imported string, of zone) string {
 	if main, isTop := tops[target]; isTop && path != main && !within(path, "test/...") {
 		return "a front is for its main alone"
 	}
+	if withinAny(target, formats) && !withinAny(path, []string{"internal/disk/...", "test/..."}) {
+		return "only internal/disk/format knows which format a disk has"
+	}
 	if !withinAny(target, of.mayImport) {
 		return fmt.Sprintf("%s may import only [%s]", of.path, strings.Join(of.mayImport, " "))
 	}
@@ -181,6 +188,9 @@ func TestForbiddenImportsAreFound(t *testing.T) {
 		"room imports the tests":       made("agent-primary/resync", "vmreplica/test/e2e"),
 		"command imports a room":       made("cmd/vmreplica/command", "vmreplica/agent-primary/schedule"),
 		"agent imports cobra":          made("agent-primary/primary", "github.com/spf13/cobra"),
+		"an agent knows a format":      made("agent-replica/storage", "vmreplica/internal/disk/vhdx"),
+		"a command knows a format":     made("cmd/vmreplica/command", "vmreplica/internal/disk/qcow2"),
+		"a server knows a format":      made("internal/nbd", "vmreplica/internal/disk/raw"),
 		"a package without a zone":     made("util"),
 		"a package at the root":        {{ImportPath: module}},
 		"a test imports the other side": {{
@@ -203,6 +213,8 @@ func TestAllowedImportsAreNotFound(t *testing.T) {
 		"main imports its front and the daemon": made("agent-primary", "vmreplica/agent-primary/primary", "vmreplica/internal/daemon"),
 		"front imports rooms and proto":         made("agent-replica/replica", "vmreplica/agent-replica/chain", "vmreplica/proto/vmreplica/v1", "google.golang.org/grpc"),
 		"room imports rooms and blockdiff":      made("agent-primary/relationship", "vmreplica/agent-primary/resync", "vmreplica/blockdiff", "os"),
+		"an agent asks for any format":          made("agent-replica/storage", "vmreplica/internal/disk/format"),
+		"the formats are told apart":            made("internal/disk/format", "vmreplica/internal/disk/vhd", "vmreplica/internal/disk/raw"),
 		"peer imports proto":                    made("agent-primary/peer", "vmreplica/proto/vmreplica/v1"),
 		"receive imports proto":                 made("agent-replica/receive", "vmreplica/proto/vmreplica/v1"),
 		"a room's test imports proto": {{
