@@ -123,7 +123,7 @@ func (c *conn) failed(h header, err error) {
 
 // allowed is how long n bytes may take to or from a client while others wait for the memory.
 func (c *conn) allowed(n int) time.Duration {
-	return c.server.options.StallTimeout + time.Duration(n)*time.Second>>20
+	return c.server.options.StallTimeout + time.Duration(n)*time.Second>>24
 }
 
 // errGone is the end of a connection between two requests: how QEMU leaves when it is killed.

@@ -47,7 +47,7 @@ type Options struct {
 	// HandshakeTimeout is how long a client may take until it transmits. Default 10 s.
 	HandshakeTimeout time.Duration
 	// StallTimeout is how long a client may take none of a reply, or send none of a payload, that holds memory for
-	// which other connections wait; a second for each MiB is added. Default 10 s.
+	// which other connections wait; a second for each 16 MiB is added. Default 10 s.
 	StallTimeout time.Duration
 	// Log is told of connections, refusals and errors of exports. Default: nobody.
 	Log *slog.Logger
@@ -97,6 +97,7 @@ type Server struct {
 
 	mu          sync.Mutex
 	phase       phase              // guarded by mu
+	started     bool               // Serve was called, guarded by mu
 	connections map[*conn]struct{} // those being served, guarded by mu
 
 	handlers sync.WaitGroup
@@ -133,8 +134,8 @@ func NewServer(o Options) (*Server, error) {
 // Serve accepts connections until ctx ends, which cuts them, or until Drain. It returns once no call of an Export
 // runs any more: nil, or why nothing can be accepted. It is called once.
 func (s *Server) Serve(ctx context.Context) error {
-	if !s.start() {
-		return errors.New("an NBD server serves once")
+	if proceed, err := s.start(); !proceed {
+		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	var closer sync.WaitGroup
@@ -153,17 +154,21 @@ func (s *Server) Serve(ctx context.Context) error {
 	return err
 }
 
-// start enters serving; false when the server was started or drained before.
-func (s *Server) start() bool {
+// start enters serving, unless the server was drained before or has been started already, which is an error.
+func (s *Server) start() (bool, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.started {
+		return false, errors.New("an NBD server serves once")
+	}
+	s.started = true
 	if s.phase != idle {
-		return false
+		return false, nil
 	}
 	s.phase = serving
 	// A deadline may be left from a server that had the listener before; a listener that has none fails at Accept.
 	_ = s.options.Listener.SetDeadline(time.Time{})
-	return true
+	return true, nil
 }
 
 // Drain ends the server in peace: it accepts no more, answers what was admitted, closes the connections and lets
@@ -211,7 +216,7 @@ func (s *Server) accept(ctx context.Context) error {
 		switch {
 		case s.ending():
 			if err == nil {
-				err = socket.Close()
+				_ = socket.Close() // nothing was sent
 			}
 			return nil
 		case err == nil:
@@ -282,9 +287,10 @@ func (s *Server) register(ctx context.Context, socket *net.UnixConn) (context.Co
 	return ctx, c, nil
 }
 
+// unregister closes a connection. A client that sees a drained connection closed knows that the others were told.
 func (s *Server) unregister(c *conn) {
-	c.cut()
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	delete(s.connections, c)
+	s.mu.Unlock()
+	c.cut()
 }

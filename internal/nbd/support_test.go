@@ -7,6 +7,7 @@ import (
 	"iter"
 	"net"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -78,6 +79,20 @@ func (m *memory) called(name string) int {
 		sum += n
 	}
 	return sum
+}
+
+// content is a copy of the data.
+func (m *memory) content() []byte {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.data)
+}
+
+// reset makes the data zeros.
+func (m *memory) reset() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	clear(m.data)
 }
 
 func (m *memory) ReadAt(p []byte, off int64) (int, error) {
