@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"strings"
 
 	"vmreplica/agent-replica/chain"
 	"vmreplica/internal/disk/images"
@@ -138,5 +139,8 @@ func (s *Storage) fault(err error, file string) error {
 		return failure.New(failure.Precondition, failure.ReasonImageUnreadable, "%s is not a file of its own: %w",
 			s.Path(file), err)
 	}
-	return Failure(fmt.Errorf("%s: %w", s.Path(file), err))
+	if place := s.Path(file); !strings.Contains(err.Error(), place) {
+		err = fmt.Errorf("%s: %w", place, err)
+	}
+	return Failure(err)
 }

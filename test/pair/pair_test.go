@@ -29,8 +29,8 @@ import (
 	"vmreplica/blockdiff"
 	"vmreplica/internal/api"
 	"vmreplica/internal/disk"
+	"vmreplica/internal/disk/format"
 	"vmreplica/internal/disk/imagelock"
-	"vmreplica/internal/disk/raw"
 	"vmreplica/internal/durable"
 	"vmreplica/internal/failure"
 	"vmreplica/internal/replication"
@@ -47,6 +47,7 @@ const vmName, diskID = "web01", "root.img"
 type world struct {
 	t        *testing.T
 	image    string
+	formats  formats
 	storage  *storage.Storage
 	registry *chain.Registry
 	receiver *receive.Receiver
@@ -62,15 +63,20 @@ type world struct {
 
 func newWorld(t *testing.T, primary, replica []byte, limits func(*receive.Limits, *resync.Limits)) *world {
 	t.Helper()
+	return newWorldOf(t, formats{"raw", "raw"}, primary, replica, limits)
+}
+
+func newWorldOf(t *testing.T, f formats, primary, replica []byte, limits func(*receive.Limits, *resync.Limits)) *world {
+	t.Helper()
 	dir := t.TempDir()
-	w := &world{t: t, image: filepath.Join(dir, diskID), uid: replication.NewID(), proof: blockdiff.BLAKE3,
+	w := &world{t: t, image: filepath.Join(dir, diskID), formats: f, uid: replication.NewID(), proof: blockdiff.BLAKE3,
 		limits: resync.DefaultLimits()}
-	writeSparse(t, w.image, primary)
+	writeImage(t, w.image, f.image, primary)
 	root := filepath.Join(dir, "storage")
 	w.base = filepath.Join(root, "host-a", vmName, diskID)
 	if replica != nil {
 		must(t, os.MkdirAll(filepath.Dir(w.base), 0o700))
-		writeSparse(t, w.base, replica)
+		writeImage(t, w.base, f.base, replica)
 	} else {
 		must(t, os.MkdirAll(root, 0o700))
 	}
@@ -84,7 +90,9 @@ func newWorld(t *testing.T, primary, replica []byte, limits func(*receive.Limits
 	_, err = w.registry.Prepare(chain.Prepare{
 		VM: vmName, UID: w.uid, Primary: "p", Authorization: "p", Directory: "host-a/" + vmName, Term: 1,
 		UseExisting: replica != nil, Time: time.Now(),
-		Disks: []chain.PrepareDisk{{Geometry: chain.Geometry{ID: diskID, SizeBytes: int64(len(primary)), LogicalSectorSize: 512}}},
+		Disks: []chain.PrepareDisk{{
+			Geometry: chain.Geometry{ID: diskID, SizeBytes: int64(len(primary)), LogicalSectorSize: 512}, Format: f.base,
+		}},
 	})
 	must(t, err)
 	replicaLimits := receive.DefaultLimits()
@@ -197,7 +205,7 @@ func (w *world) attempt(ctx context.Context, transfer replication.ID, kind repli
 	w.t.Helper()
 	file, err := os.Open(w.image)
 	must(w.t, err)
-	image, err := raw.Open(durable.NewFile(file), raw.Options{Path: w.image, SectorSize: 512, Access: imagelock.Read})
+	image, err := format.Open(durable.NewFile(file), w.formats.image, format.Options{Path: w.image, Access: imagelock.Read})
 	must(w.t, err)
 	defer image.Close()
 	src := source{image}
