@@ -81,13 +81,6 @@ type Image interface {
 	Stamper
 }
 
-// ReadAheader is a disk that can start reading before it is asked to. It pays for a cold image read in pieces of
-// 64 KiB, about twice as fast then; reads of 1 MiB need it not.
-type ReadAheader interface {
-	// ReadAhead says that [off, off+n) will be read soon. It does not wait and never fails.
-	ReadAhead(off, n int64)
-}
-
 // MaxSize bounds a disk: 64 TiB, the largest that VHDX knows.
 const MaxSize = 64 << 40
 

@@ -271,7 +271,4 @@ func must(t *testing.T, err error) {
 	}
 }
 
-var _ interface {
-	disk.Image
-	disk.ReadAheader
-} = (*device.Disk)(nil)
+var _ disk.Image = (*device.Disk)(nil)

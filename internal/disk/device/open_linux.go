@@ -135,5 +135,3 @@ func cannotOpen(path string, err error) error {
 func unreadable(path string, err error) error {
 	return failure.New(failure.Precondition, failure.ReasonImageUnreadable, "%s cannot be used as a disk: %w", path, err)
 }
-
-func adviseWillNeed(fd uintptr, off, n int64) { _ = unix.Fadvise(int(fd), off, n, unix.FADV_WILLNEED) }

@@ -18,5 +18,3 @@ func unsupported(path string) error {
 	return failure.New(failure.Unsupported, failure.ReasonUnsupported,
 		"block devices are not built for this platform, so that %s cannot be opened", path)
 }
-
-func adviseWillNeed(uintptr, int64, int64) {}

@@ -36,6 +36,32 @@ func TestTheHostsCache(t *testing.T) {
 	must(t, file.Close())
 }
 
+// TestAWarmTailStays reads warm files whose last window is short, or mostly hole, which the cache can hold little of.
+func TestAWarmTailStays(t *testing.T) {
+	for name, size := range map[string]int64{"a short file": 20 << 20, "a short end": 84 << 20, "a hole": 640 << 20} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "image")
+			must(t, os.WriteFile(path, make([]byte, min(size, 84<<20)), 0o600))
+			must(t, os.Truncate(path, size))
+			before := residentPages(t, path)
+			readOnce(t, path)
+			if after := residentPages(t, path); after < before {
+				t.Errorf("%d pages were cached and %d are", before, after)
+			}
+		})
+	}
+}
+
+func residentPages(t *testing.T, path string) uint64 {
+	t.Helper()
+	file, err := os.Open(path)
+	must(t, err)
+	defer file.Close()
+	var stat unix.Cachestat_t
+	must(t, unix.Cachestat(uint(file.Fd()), &unix.CachestatRange{Len: 84 << 20}, &stat, 0))
+	return stat.Cache
+}
+
 // readOnce reads through a pass of its own.
 func readOnce(t *testing.T, path string) {
 	t.Helper()
@@ -50,7 +76,9 @@ func readOnce(t *testing.T, path string) {
 func readAll(t *testing.T, f durable.File) {
 	t.Helper()
 	buffer := make([]byte, 1<<20)
-	for off := int64(0); off < hostFileBytes; off += int64(len(buffer)) {
+	size, err := f.Size()
+	must(t, err)
+	for off := int64(0); off < size; off += int64(len(buffer)) {
 		_, err := f.ReadAt(buffer, off)
 		must(t, err)
 	}

@@ -2,14 +2,15 @@
 // over a disk of terabytes neither pushes out what the host's machines keep there, nor pays for fresh pages, which
 // may cost more than the reading itself.
 //
-// Vocabulary. A window is 64 MiB of a file. It is cold when the page cache held less than half of it before it was
-// read, else warm. The lag, 64 MiB, is how far behind the reading a window may still be asked for. A pass ascends over a
-// raw image; over a container, whose blocks lie anywhere, it is scattered.
+// Vocabulary. A window is 64 MiB of a file. It is cold when the page cache held less than a sixteenth of it before it
+// was read, else warm: of a window that is mostly hole no more can be cached. The lag, 320 MiB, is how far behind the
+// reading a window may still be asked for. A pass ascends over a raw image; over a container, whose blocks lie anywhere,
+// it is scattered.
 //
-// Invariants. A window is looked at before the kernel's read-ahead can reach it. Only cold windows are dropped, a
-// lag after they were read, in a scattered pass after 256 MiB of reading, and the last of them at Close: what was warm
-// stays. Only clean pages are dropped, so
-// nothing is lost. Where the host does not say what it caches, everything counts as warm. Nothing is on disk.
+// Invariants. A window is looked at before the kernel's read-ahead can reach it. Only cold windows are dropped, a lag
+// after they were read, in a scattered pass after 256 MiB of reading, and the last of them at Close: what was warm
+// stays. Only clean pages are dropped, so nothing is lost. Where the host does not say what it caches, everything counts
+// as warm. Nothing is on disk.
 package pagecache
 
 import (
@@ -22,9 +23,11 @@ const (
 	// windowBytes is more than twice the largest read-ahead in use, 16 MiB where a host has set 8 and the reading is
 	// sequential.
 	windowBytes = 64 << 20
-	// lagWindows is how many windows behind the one that is read are kept: what a replica has digested it may be
-	// asked for again.
-	lagWindows = 1
+	// lagWindows is how many windows behind the one that is read are kept: a replica digests 256 MiB of an image ahead,
+	// and may be asked again for all of it.
+	lagWindows = 256<<20/windowBytes + 1
+	// coldShare is the part of a window, one in so many pages, that makes it warm.
+	coldShare = 16
 	// before is the window before the first read: none.
 	before = -2
 )
@@ -45,7 +48,7 @@ type file struct {
 
 // cache is what the host's page cache does for one file. Offsets and lengths are bytes.
 type cache interface {
-	// cold says whether less than half of the range is cached.
+	// cold says whether less than one in coldShare of the range's pages is cached; a range past the end is not cold.
 	cold(off, n int64) bool
 	// drop lets the clean pages of the range go.
 	drop(off, n int64)

@@ -13,6 +13,10 @@ type hostCache struct{ fd uintptr }
 // cold maps the range without touching it and asks which of its pages are in memory. The kernel tells only who may
 // write the file, or owns it; to others every page is.
 func (c hostCache) cold(off, n int64) bool {
+	end, err := unix.Seek(int(c.fd), 0, unix.SEEK_END)
+	if n = min(n, end-off); err != nil || n <= 0 {
+		return false
+	}
 	mapped, err := unix.Mmap(int(c.fd), off, int(n), unix.PROT_NONE, unix.MAP_SHARED)
 	if err != nil {
 		return false
@@ -28,7 +32,7 @@ func (c hostCache) cold(off, n int64) bool {
 	for _, page := range resident {
 		cached += int(page & 1)
 	}
-	return 2*cached < len(resident)
+	return coldShare*cached < len(resident)
 }
 
 func (c hostCache) drop(off, n int64) { _ = unix.Fadvise(int(c.fd), off, n, unix.FADV_DONTNEED) }

@@ -17,9 +17,3 @@ func allocatedBytes(file durable.File) (int64, bool) {
 	}
 	return stat.Blocks * 512, true
 }
-
-func adviseWillNeed(file durable.File, off, n int64) {
-	if fd, ok := file.Fd(); ok {
-		_ = unix.Fadvise(int(fd), off, n, unix.FADV_WILLNEED)
-	}
-}

@@ -5,5 +5,3 @@ package qcow2
 import "vmreplica/internal/durable"
 
 func allocatedBytes(durable.File) (int64, bool) { return 0, false }
-
-func adviseWillNeed(durable.File, int64, int64) {}

@@ -115,7 +115,4 @@ func notRead(format string, args ...any) *failure.Error {
 	return failure.New(failure.Unsupported, failure.ReasonUnsupported, "the qcow2 image cannot be used: "+format, args...)
 }
 
-var (
-	_ disk.Disk        = (*Image)(nil)
-	_ disk.ReadAheader = (*Image)(nil)
-)
+var _ disk.Disk = (*Image)(nil)

@@ -169,24 +169,3 @@ func (i *Image) Extents(off, n int64) iter.Seq2[disk.Extent, error] {
 		}
 	}
 }
-
-// ReadAhead asks the kernel to read what the range has in the file.
-func (i *Image) ReadAhead(off, n int64) {
-	if disk.CheckRange(i.header.size, off, n) != nil || n == 0 {
-		return
-	}
-	var room [piecesAtOnce]piece
-	found, err := i.lookup(room[:0], off, n)
-	if err != nil {
-		return
-	}
-	for _, p := range found {
-		switch {
-		case p.compressed != 0:
-			host, length := i.header.packed(p.compressed)
-			adviseWillNeed(i.file, host, length)
-		case p.Kind == disk.Data:
-			adviseWillNeed(i.file, p.host, p.Length)
-		}
-	}
-}

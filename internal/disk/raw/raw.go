@@ -173,12 +173,5 @@ func (d *Disk) Stamp() (disk.Stamp, error) {
 	return disk.StampOf(fd)
 }
 
-// ReadAhead asks the kernel to read the range into its cache.
-func (d *Disk) ReadAhead(off, n int64) {
-	if fd, ok := d.file.Fd(); ok && disk.CheckRange(d.size, off, n) == nil {
-		adviseWillNeed(fd, off, n)
-	}
-}
-
 // Close closes the file and with it gives up its locks. It does not flush.
 func (d *Disk) Close() error { return d.file.Close() }

@@ -5,6 +5,4 @@ package raw
 // mapsHoles is false: this platform has no SEEK_DATA, every range counts as data.
 const mapsHoles = false
 
-func adviseWillNeed(uintptr, int64, int64) {}
-
 func allocated(uintptr) (int64, bool) { return 0, false }

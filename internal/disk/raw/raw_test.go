@@ -162,15 +162,6 @@ func TestAnImageCutShortIsNotTakenForZeros(t *testing.T) {
 	}
 }
 
-func TestReadAheadNeverFails(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "image")
-	makeFile(t, path, 1<<20)
-	var ahead disk.ReadAheader = open(t, path, imagelock.Read)
-	for _, r := range [][2]int64{{0, 1 << 20}, {0, 0}, {1 << 20, 4096}, {-1, 1}, {0, 1 << 62}} {
-		ahead.ReadAhead(r[0], r[1])
-	}
-}
-
 func open(t *testing.T, path string, access imagelock.Access) *raw.Disk {
 	t.Helper()
 	flags := os.O_RDONLY

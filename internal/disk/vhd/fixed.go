@@ -26,7 +26,6 @@ type fixed struct {
 func newFixed(file durable.File, mode durable.Mode, f *footer, at int64) *fixed {
 	d := &fixed{file: file, mode: mode, size: f.size(), footer: f, at: at}
 	d.unsynced.add(0, d.size)
-	adviseSequential(file)
 	return d
 }
 
@@ -120,13 +119,6 @@ func (d *fixed) settle(off, n int64) error {
 		return err
 	}
 	return nil
-}
-
-// ReadAhead asks the kernel for the range.
-func (d *fixed) ReadAhead(off, n int64) {
-	if disk.CheckRange(d.size, off, n) == nil {
-		adviseWillNeed(d.file, off, n)
-	}
 }
 
 // Flush makes every completed change durable. Its first error is final.

@@ -18,17 +18,3 @@ func allocatedBytes(file durable.File) (int64, bool) {
 	}
 	return stat.Blocks * 512, true
 }
-
-// adviseWillNeed asks the kernel to read ahead. Advice that is refused costs speed only.
-func adviseWillNeed(file durable.File, off, n int64) {
-	if fd, ok := file.Fd(); ok {
-		_ = unix.Fadvise(int(fd), off, n, unix.FADV_WILLNEED)
-	}
-}
-
-// adviseSequential doubles the kernel's read-ahead.
-func adviseSequential(file durable.File) {
-	if fd, ok := file.Fd(); ok {
-		_ = unix.Fadvise(int(fd), 0, 0, unix.FADV_SEQUENTIAL)
-	}
-}

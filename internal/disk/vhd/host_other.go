@@ -5,7 +5,3 @@ package vhd
 import "vmreplica/internal/durable"
 
 func allocatedBytes(durable.File) (int64, bool) { return 0, false }
-
-func adviseWillNeed(durable.File, int64, int64) {}
-
-func adviseSequential(durable.File) {}

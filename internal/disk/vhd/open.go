@@ -18,7 +18,6 @@ type Image struct{ base }
 type base interface {
 	disk.Image
 	disk.Identified
-	disk.ReadAheader
 }
 
 // Layer is a differencing disk. Writes are in multiples of 4 KiB but for the disk's end.
@@ -198,9 +197,8 @@ func readFull(file durable.File, p []byte, off int64) error {
 }
 
 var (
-	_ disk.Image       = (*Image)(nil)
-	_ disk.Identified  = (*Image)(nil)
-	_ disk.ReadAheader = (*Image)(nil)
-	_ disk.Layer       = (*Layer)(nil)
-	_ disk.Identified  = (*Layer)(nil)
+	_ disk.Image      = (*Image)(nil)
+	_ disk.Identified = (*Image)(nil)
+	_ disk.Layer      = (*Layer)(nil)
+	_ disk.Identified = (*Layer)(nil)
 )

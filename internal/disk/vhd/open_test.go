@@ -164,19 +164,3 @@ func TestAFailedSyncIsFinal(t *testing.T) {
 		}
 	}
 }
-
-func TestReadAheadNeverFails(t *testing.T) {
-	for name, options := range kinds {
-		options.SizeBytes = 3 << 20
-		base, err := vhd.Create(newFile(t, filepath.Join(t.TempDir(), "disk")), options)
-		must(t, err)
-		_, err = base.WriteAt(content(1), 1<<20)
-		must(t, err)
-		for _, r := range [][2]int64{{0, 3 << 20}, {0, 0}, {3 << 20, 1}, {-1, 1}, {0, 1 << 62}} {
-			base.ReadAhead(r[0], r[1])
-		}
-		if err := base.Close(); err != nil {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
-}

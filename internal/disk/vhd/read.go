@@ -80,32 +80,3 @@ func (s *sparse) ReadAt(p []byte, off int64) (int, error) {
 	}
 	return done, nil
 }
-
-// ReadAhead asks the kernel for the blocks of the range whose place is in memory already.
-func (s *sparse) ReadAhead(off, n int64) {
-	if disk.CheckRange(s.size, off, n) != nil {
-		return
-	}
-	for end := off + n; off < end; {
-		in := off % s.block
-		part := min(end-off, s.block-in)
-		if start := s.known(off / s.block); start != 0 {
-			adviseWillNeed(s.file, start+s.bitmap+in, part)
-		}
-		off += part
-	}
-}
-
-// known is entry without reading: 0 too when the window is not in memory.
-func (s *sparse) known(block int64) int64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.cache.find(s.bat+block*4/windowBytes*windowBytes) == nil {
-		return 0
-	}
-	start, err := s.entry(block)
-	if err != nil {
-		return 0
-	}
-	return start
-}

@@ -17,10 +17,3 @@ func (v *virtualDisk) AllocatedBytes() (int64, bool) {
 	}
 	return stat.Blocks * 512, true
 }
-
-// adviseWillNeed asks the kernel to read a range of the file. Advice that is refused costs speed only.
-func (v *virtualDisk) adviseWillNeed(off, n int64) {
-	if fd, ok := v.file.Fd(); ok {
-		_ = unix.Fadvise(int(fd), off, n, unix.FADV_WILLNEED)
-	}
-}

@@ -6,5 +6,3 @@ const mapsHoles = false
 
 // AllocatedBytes is not known on this platform.
 func (v *virtualDisk) AllocatedBytes() (int64, bool) { return 0, false }
-
-func (v *virtualDisk) adviseWillNeed(int64, int64) {}

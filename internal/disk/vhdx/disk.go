@@ -46,13 +46,11 @@ type Image struct{ virtualDisk }
 type Layer struct{ virtualDisk }
 
 var (
-	_ disk.Image       = (*Image)(nil)
-	_ disk.Identified  = (*Image)(nil)
-	_ disk.ReadAheader = (*Image)(nil)
-	_ disk.Layer       = (*Layer)(nil)
-	_ disk.Stamper     = (*Layer)(nil)
-	_ disk.Identified  = (*Layer)(nil)
-	_ disk.ReadAheader = (*Layer)(nil)
+	_ disk.Image      = (*Image)(nil)
+	_ disk.Identified = (*Image)(nil)
+	_ disk.Layer      = (*Layer)(nil)
+	_ disk.Stamper    = (*Layer)(nil)
+	_ disk.Identified = (*Layer)(nil)
 )
 
 // Open opens a base. A log that its last user left is replayed, in memory when mode is ReadOnly, into the file

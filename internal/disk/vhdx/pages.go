@@ -49,9 +49,6 @@ func (c *pageCache) get(off int64) (*page, error) {
 	return p, nil
 }
 
-// has says whether the page at off is in memory.
-func (c *pageCache) has(off int64) bool { return c.pages[off] != nil }
-
 // change says that p's bytes are about to change.
 func (c *pageCache) change(p *page) {
 	if p.dirty {

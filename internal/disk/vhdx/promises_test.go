@@ -77,6 +77,7 @@ func (p *promises) unlessNew(err error) error {
 }
 
 func (p *promises) check(m *model, d image) error {
+	buffer := make([]byte, 64*grain)
 	for e, err := range d.Extents(0, d.Size()) {
 		if err != nil {
 			return err
@@ -84,21 +85,12 @@ func (p *promises) check(m *model, d image) error {
 		if e.Kind != disk.Data {
 			continue
 		}
-		got := make([]byte, e.Length)
-		if _, err := d.ReadAt(got, e.Offset); err != nil {
+		if err := p.checkExtent(m, d, e, buffer); err != nil {
 			return err
-		}
-		for len(got) > 0 {
-			at := e.End() - int64(len(got))
-			n := min(grain-at%grain, int64(len(got)))
-			if err := p.checkContent(m, at/grain, got[:n]); err != nil {
-				return err
-			}
-			got = got[n:]
 		}
 	}
 	for g := range p.flushed {
-		got := make([]byte, min(grain, d.Size()-g*grain))
+		got := buffer[:min(grain, d.Size()-g*grain)]
 		if _, err := d.ReadAt(got, g*grain); err != nil {
 			return fmt.Errorf("grain %d was flushed: %w", g, err)
 		}
@@ -112,17 +104,39 @@ func (p *promises) check(m *model, d image) error {
 	return nil
 }
 
-// checkContent asks each sector to be of the flushed stamp or of a later one.
-func (p *promises) checkContent(m *model, g int64, got []byte) error {
-	allowed := p.may[g]
-	if stamp, ok := p.flushed[g]; ok || !m.layer {
-		allowed = append(slices.Clone(allowed), stamp)
-	}
-	for ; len(got) > 0; got = got[min(512, len(got)):] {
-		sector := got[:min(512, len(got))]
-		if stamp := binary.BigEndian.Uint64(sector); !carries(sector, stamp) || !slices.Contains(allowed, stamp) {
-			return fmt.Errorf("grain %d holds the stamp %d, of %d", g, stamp, allowed)
+// checkExtent reads data by way of the buffer.
+func (p *promises) checkExtent(m *model, d image, e disk.Extent, buffer []byte) error {
+	for at := e.Offset; at < e.End(); {
+		part := buffer[:min(int64(len(buffer))-at%grain, e.End()-at)]
+		if _, err := d.ReadAt(part, at); err != nil {
+			return err
+		}
+		for len(part) > 0 {
+			n := min(grain-at%grain, int64(len(part)))
+			if err := p.checkContent(m, at/grain, part[:n]); err != nil {
+				return err
+			}
+			part, at = part[n:], at+n
 		}
 	}
 	return nil
+}
+
+// checkContent asks each sector to be of the flushed stamp or of a later one.
+func (p *promises) checkContent(m *model, g int64, got []byte) error {
+	if p.allows(m, g, got) {
+		return nil // all of it is of one stamp
+	}
+	for ; len(got) > 0; got = got[min(512, len(got)):] {
+		if sector := got[:min(512, len(got))]; !p.allows(m, g, sector) {
+			return fmt.Errorf("grain %d holds %x, of %d and %d", g, sector[:8], p.flushed[g], p.may[g])
+		}
+	}
+	return nil
+}
+
+func (p *promises) allows(m *model, g int64, got []byte) bool {
+	stamp, ok := p.flushed[g]
+	of := binary.BigEndian.Uint64(got)
+	return ((ok || !m.layer) && of == stamp || slices.Contains(p.may[g], of)) && carries(got, of)
 }

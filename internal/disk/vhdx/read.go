@@ -124,29 +124,3 @@ func (v *virtualDisk) bitmapPage(off int64) (bit int64, p *page, err error) {
 	p, err = v.pages.get(at + sector/perPage*pageSize)
 	return sector % perPage, p, err
 }
-
-// ReadAhead asks the kernel for what of the range lies in the file. Blocks whose BAT page is not in memory are left
-// out.
-func (v *virtualDisk) ReadAhead(off, n int64) {
-	if disk.CheckRange(v.size, off, n) != nil {
-		return
-	}
-	for end := off + n; off < end && v.mapped(off); {
-		r, err := v.next(off, end)
-		if err != nil {
-			return
-		}
-		if r.Kind == disk.Data {
-			v.adviseWillNeed(r.host, r.Length)
-		}
-		off = r.End()
-	}
-}
-
-// mapped says whether the BAT page of off's block is in memory.
-func (v *virtualDisk) mapped(off int64) bool {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	at := v.regions.bat.offset + v.payloadIndex(off/v.block)*entrySize
-	return v.pages.has(at / pageSize * pageSize)
-}
