@@ -55,9 +55,10 @@ func (m *memory) Description() string { return fmt.Sprintf("%d bytes in memory",
 func (m *memory) call(name string, do func()) error {
 	m.mu.Lock()
 	m.calls[name]++
+	before := m.before
 	m.mu.Unlock()
-	if m.before != nil {
-		if err := m.before(name); err != nil {
+	if before != nil {
+		if err := before(name); err != nil {
 			return err
 		}
 	}
@@ -81,18 +82,18 @@ func (m *memory) called(name string) int {
 	return sum
 }
 
+// change sets fields while the export is served.
+func (m *memory) change(do func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	do()
+}
+
 // content is a copy of the data.
 func (m *memory) content() []byte {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return slices.Clone(m.data)
-}
-
-// reset makes the data zeros.
-func (m *memory) reset() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	clear(m.data)
 }
 
 func (m *memory) ReadAt(p []byte, off int64) (int, error) {
@@ -122,8 +123,11 @@ func (m *memory) Trim(off, n int64) error {
 func (m *memory) Flush() error { return m.call("flush", func() {}) }
 
 func (m *memory) Extents(off, n int64) iter.Seq2[disk.Extent, error] {
-	if m.extents != nil {
-		return m.extents(off, n)
+	m.mu.Lock()
+	extents := m.extents
+	m.mu.Unlock()
+	if extents != nil {
+		return extents(off, n)
 	}
 	return func(yield func(disk.Extent, error) bool) {
 		if err := m.call("extents", func() {}); err != nil {

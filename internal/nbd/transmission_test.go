@@ -10,6 +10,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -174,7 +175,7 @@ func TestAHistory(t *testing.T) {
 				t.Fatalf("step %d, command %d of %d bytes at %d: answered %d with other bytes", step, r.command, n, off, got.err)
 			}
 		}
-		if !bytes.Equal(export.data, want) {
+		if !bytes.Equal(export.content(), want) {
 			t.Error("the export holds other bytes")
 		}
 	})
@@ -207,7 +208,7 @@ type huge struct {
 func (h *huge) Size() int64 { return 8 << 40 }
 
 func (h *huge) Trim(off, n int64) error {
-	h.off, h.n = off, n
+	h.change(func() { h.off, h.n = off, n })
 	return nil
 }
 
@@ -221,9 +222,11 @@ func TestTrimAndZeroesOf4GiB(t *testing.T) {
 		if got := c.do(request{command: command, offset: off, length: math.MaxUint32}).err; got != 0 {
 			t.Fatalf("command %d is answered %d", command, got)
 		}
-		if uint64(export.off) != off || export.n != math.MaxUint32 {
-			t.Errorf("command %d asks for %d bytes at %d", command, export.n, export.off)
-		}
+		export.change(func() {
+			if uint64(export.off) != off || export.n != math.MaxUint32 {
+				t.Errorf("command %d asks for %d bytes at %d", command, export.n, export.off)
+			}
+		})
 	}
 }
 
@@ -236,9 +239,12 @@ func TestFlagsOfZeroesReachTheExport(t *testing.T) {
 		fastZero:          {Fast: true},
 		noHole | fastZero: {KeepSpace: true, Fast: true},
 	} {
-		if got := c.do(request{command: zeroes, flags: flags, length: 512}); got.err != 0 || export.last != want {
-			t.Errorf("flags %d: answered %d, asked for %+v", flags, got.err, export.last)
-		}
+		got := c.do(request{command: zeroes, flags: flags, length: 512})
+		export.change(func() {
+			if got.err != 0 || export.last != want {
+				t.Errorf("flags %d: answered %d, asked for %+v", flags, got.err, export.last)
+			}
+		})
 	}
 }
 
@@ -255,11 +261,12 @@ func TestErrorsOfAnExport(t *testing.T) {
 	}
 	both(t, func(t *testing.T, structured bool) {
 		export := newMemory(diskSize)
-		var fail error
-		export.before = func(string) error { return fail }
+		failWith := func(err error) {
+			export.change(func() { export.before = func(string) error { return err } })
+		}
 		c := enter(t, one(t, nbd.Options{}, export), structured)
 		for _, f := range cases {
-			fail = f.err
+			failWith(f.err)
 			requests := []request{{command: read}, {command: write, payload: make([]byte, 512)}, {command: zeroes}}
 			if structured {
 				requests = append(requests, request{command: status})
@@ -271,14 +278,14 @@ func TestErrorsOfAnExport(t *testing.T) {
 				}
 			}
 		}
-		fail = errors.ErrUnsupported
+		failWith(errors.ErrUnsupported)
 		if got := c.do(request{command: zeroes, flags: fastZero, length: 512}).err; got != enotsup {
 			t.Errorf("zeroes that are not fast: answered %d", got)
 		}
 		if got := c.do(request{command: trim, length: 512}).err; got != 0 {
 			t.Errorf("a trim that cannot be: answered %d", got)
 		}
-		fail = nil
+		failWith(nil)
 		c.inStep()
 	})
 }
@@ -316,10 +323,9 @@ func TestTheKthCallFails(t *testing.T) {
 	}{{syscall.EIO, eio}, {syscall.ENOSPC, enospc}} {
 		for k := range history {
 			export := newMemory(diskSize)
-			calls := 0
+			var calls atomic.Int64
 			export.before = func(string) error {
-				calls++
-				if calls == k+1 {
+				if calls.Add(1) == int64(k+1) {
 					return failure.err
 				}
 				return nil
@@ -386,6 +392,17 @@ func TestBlockStatusOfVeryManyExtentsIsCutShort(t *testing.T) {
 	}
 }
 
+// yielding is exactly these extents.
+func yielding(extents []disk.Extent) iter.Seq2[disk.Extent, error] {
+	return func(yield func(disk.Extent, error) bool) {
+		for _, e := range extents {
+			if !yield(e, nil) {
+				return
+			}
+		}
+	}
+}
+
 func TestExtentsThatSaySomethingElseAreAnError(t *testing.T) {
 	answers := map[string][]disk.Extent{
 		"nothing":          nil,
@@ -399,15 +416,9 @@ func TestExtentsThatSaySomethingElseAreAnError(t *testing.T) {
 	export := newMemory(diskSize)
 	c := enter(t, one(t, nbd.Options{}, export), true)
 	for name, extents := range answers {
-		export.extents = func(int64, int64) iter.Seq2[disk.Extent, error] {
-			return func(yield func(disk.Extent, error) bool) {
-				for _, e := range extents {
-					if !yield(e, nil) {
-						return
-					}
-				}
-			}
-		}
+		export.change(func() {
+			export.extents = func(int64, int64) iter.Seq2[disk.Extent, error] { return yielding(extents) }
+		})
 		if got := c.do(request{command: status, offset: 4096, length: 4096}).err; got != eio {
 			t.Errorf("%s: answered %d", name, got)
 		}
