@@ -11,6 +11,7 @@ import (
 	"vmreplica/agent-replica/merge"
 	"vmreplica/agent-replica/storage"
 	"vmreplica/blockdiff"
+	"vmreplica/internal/api"
 	"vmreplica/internal/build"
 	"vmreplica/internal/failure"
 	vmreplicav1 "vmreplica/proto/vmreplica/v1"
@@ -134,6 +135,7 @@ func (s *transferService) Reconcile(ctx context.Context, r *vmreplicav1.Reconcil
 		answer.Transfer = string(record.Transfer.ID)
 	}
 	merging := s.merger.Status(record.VM)
+	answer.MergeProblem = mergeProblem(merging)
 	for i, d := range record.Disks {
 		held := &vmreplicav1.ReconcileDisk{Id: d.ID, Root: hexRoot(d.Root)}
 		if i < len(doubts) {
@@ -145,6 +147,18 @@ func (s *transferService) Reconcile(ctx context.Context, r *vmreplicav1.Reconcil
 		answer.Disks = append(answer.Disks, held)
 	}
 	return answer, nil
+}
+
+// mergeProblem is what stands in the way of a VM's merges; nil when nothing does.
+func mergeProblem(status merge.Status) *vmreplicav1.MergeProblem {
+	problem := status.Problem
+	if problem == nil {
+		return nil
+	}
+	return &vmreplicav1.MergeProblem{
+		Reason: problem.Reason, Message: problem.Message, Remedy: problem.Remedy, Disk: problem.Disk,
+		Since: api.TimeToProto(status.Since), Final: status.Final,
+	}
 }
 
 // hexRoot is a root in 64 hexadecimal digits; empty when there is none.

@@ -227,7 +227,7 @@ func (x DigestRun_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use DigestRun_Kind.Descriptor instead.
 func (DigestRun_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{24, 0}
+	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{25, 0}
 }
 
 // Names the relationship in every call.
@@ -575,7 +575,9 @@ type ReconcileResponse struct {
 	LayersToMerge int32            `protobuf:"varint,5,opt,name=layers_to_merge,json=layersToMerge,proto3" json:"layers_to_merge,omitempty"`
 	Disks         []*ReconcileDisk `protobuf:"bytes,6,rep,name=disks,proto3" json:"disks,omitempty"`
 	// The base is not complete: an initial replication has not committed.
-	Incomplete    bool `protobuf:"varint,7,opt,name=incomplete,proto3" json:"incomplete,omitempty"`
+	Incomplete bool `protobuf:"varint,7,opt,name=incomplete,proto3" json:"incomplete,omitempty"`
+	// What stands in the way of the merges of this VM; unset when nothing does.
+	MergeProblem  *MergeProblem `protobuf:"bytes,8,opt,name=merge_problem,json=mergeProblem,proto3" json:"merge_problem,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -659,6 +661,102 @@ func (x *ReconcileResponse) GetIncomplete() bool {
 	return false
 }
 
+func (x *ReconcileResponse) GetMergeProblem() *MergeProblem {
+	if x != nil {
+		return x.MergeProblem
+	}
+	return nil
+}
+
+// A merge that waits, or one that has ended without being done. What was committed is whole in either case.
+type MergeProblem struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A failure's reason code, what it says in words, and what to do about it.
+	Reason  string `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
+	Message string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
+	Remedy  string `protobuf:"bytes,3,opt,name=remedy,proto3" json:"remedy,omitempty"`
+	// The disk; empty when it is not one's alone.
+	Disk string `protobuf:"bytes,4,opt,name=disk,proto3" json:"disk,omitempty"`
+	// When it was first seen.
+	Since *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"`
+	// It is not tried again before the replica agent is started anew.
+	Final         bool `protobuf:"varint,6,opt,name=final,proto3" json:"final,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MergeProblem) Reset() {
+	*x = MergeProblem{}
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MergeProblem) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MergeProblem) ProtoMessage() {}
+
+func (x *MergeProblem) ProtoReflect() protoreflect.Message {
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MergeProblem.ProtoReflect.Descriptor instead.
+func (*MergeProblem) Descriptor() ([]byte, []int) {
+	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *MergeProblem) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *MergeProblem) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *MergeProblem) GetRemedy() string {
+	if x != nil {
+		return x.Remedy
+	}
+	return ""
+}
+
+func (x *MergeProblem) GetDisk() string {
+	if x != nil {
+		return x.Disk
+	}
+	return ""
+}
+
+func (x *MergeProblem) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *MergeProblem) GetFinal() bool {
+	if x != nil {
+		return x.Final
+	}
+	return false
+}
+
 type ReconcileDisk struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -673,7 +771,7 @@ type ReconcileDisk struct {
 
 func (x *ReconcileDisk) Reset() {
 	*x = ReconcileDisk{}
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[6]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -685,7 +783,7 @@ func (x *ReconcileDisk) String() string {
 func (*ReconcileDisk) ProtoMessage() {}
 
 func (x *ReconcileDisk) ProtoReflect() protoreflect.Message {
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[6]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -698,7 +796,7 @@ func (x *ReconcileDisk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReconcileDisk.ProtoReflect.Descriptor instead.
 func (*ReconcileDisk) Descriptor() ([]byte, []int) {
-	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{6}
+	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ReconcileDisk) GetId() string {
@@ -749,7 +847,7 @@ type PrepareReplicaRequest struct {
 
 func (x *PrepareReplicaRequest) Reset() {
 	*x = PrepareReplicaRequest{}
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[7]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -761,7 +859,7 @@ func (x *PrepareReplicaRequest) String() string {
 func (*PrepareReplicaRequest) ProtoMessage() {}
 
 func (x *PrepareReplicaRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[7]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -774,7 +872,7 @@ func (x *PrepareReplicaRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PrepareReplicaRequest.ProtoReflect.Descriptor instead.
 func (*PrepareReplicaRequest) Descriptor() ([]byte, []int) {
-	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{7}
+	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *PrepareReplicaRequest) GetRelationship() *Relationship {
@@ -815,7 +913,7 @@ type PrepareReplicaResponse struct {
 
 func (x *PrepareReplicaResponse) Reset() {
 	*x = PrepareReplicaResponse{}
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[8]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -827,7 +925,7 @@ func (x *PrepareReplicaResponse) String() string {
 func (*PrepareReplicaResponse) ProtoMessage() {}
 
 func (x *PrepareReplicaResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[8]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -840,7 +938,7 @@ func (x *PrepareReplicaResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PrepareReplicaResponse.ProtoReflect.Descriptor instead.
 func (*PrepareReplicaResponse) Descriptor() ([]byte, []int) {
-	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{8}
+	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *PrepareReplicaResponse) GetPaths() []string {
@@ -867,7 +965,7 @@ type TransferDisk struct {
 
 func (x *TransferDisk) Reset() {
 	*x = TransferDisk{}
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[9]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -879,7 +977,7 @@ func (x *TransferDisk) String() string {
 func (*TransferDisk) ProtoMessage() {}
 
 func (x *TransferDisk) ProtoReflect() protoreflect.Message {
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[9]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -892,7 +990,7 @@ func (x *TransferDisk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferDisk.ProtoReflect.Descriptor instead.
 func (*TransferDisk) Descriptor() ([]byte, []int) {
-	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{9}
+	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *TransferDisk) GetId() string {
@@ -949,7 +1047,7 @@ type BeginTransferRequest struct {
 
 func (x *BeginTransferRequest) Reset() {
 	*x = BeginTransferRequest{}
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[10]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -961,7 +1059,7 @@ func (x *BeginTransferRequest) String() string {
 func (*BeginTransferRequest) ProtoMessage() {}
 
 func (x *BeginTransferRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[10]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -974,7 +1072,7 @@ func (x *BeginTransferRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BeginTransferRequest.ProtoReflect.Descriptor instead.
 func (*BeginTransferRequest) Descriptor() ([]byte, []int) {
-	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{10}
+	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *BeginTransferRequest) GetRelationship() *Relationship {
@@ -1042,7 +1140,7 @@ type BeginTransferResponse struct {
 
 func (x *BeginTransferResponse) Reset() {
 	*x = BeginTransferResponse{}
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[11]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1054,7 +1152,7 @@ func (x *BeginTransferResponse) String() string {
 func (*BeginTransferResponse) ProtoMessage() {}
 
 func (x *BeginTransferResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[11]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1067,7 +1165,7 @@ func (x *BeginTransferResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BeginTransferResponse.ProtoReflect.Descriptor instead.
 func (*BeginTransferResponse) Descriptor() ([]byte, []int) {
-	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{11}
+	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *BeginTransferResponse) GetCursors() []*TransferCursor {
@@ -1093,7 +1191,7 @@ type TransferCursor struct {
 
 func (x *TransferCursor) Reset() {
 	*x = TransferCursor{}
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[12]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1105,7 +1203,7 @@ func (x *TransferCursor) String() string {
 func (*TransferCursor) ProtoMessage() {}
 
 func (x *TransferCursor) ProtoReflect() protoreflect.Message {
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[12]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1118,7 +1216,7 @@ func (x *TransferCursor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferCursor.ProtoReflect.Descriptor instead.
 func (*TransferCursor) Descriptor() ([]byte, []int) {
-	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{12}
+	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *TransferCursor) GetDisk() string {
@@ -1167,7 +1265,7 @@ type TransferRequest struct {
 
 func (x *TransferRequest) Reset() {
 	*x = TransferRequest{}
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[13]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1179,7 +1277,7 @@ func (x *TransferRequest) String() string {
 func (*TransferRequest) ProtoMessage() {}
 
 func (x *TransferRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[13]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1192,7 +1290,7 @@ func (x *TransferRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferRequest.ProtoReflect.Descriptor instead.
 func (*TransferRequest) Descriptor() ([]byte, []int) {
-	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{13}
+	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *TransferRequest) GetMessage() isTransferRequest_Message {
@@ -1313,7 +1411,7 @@ type TransferOpen struct {
 
 func (x *TransferOpen) Reset() {
 	*x = TransferOpen{}
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[14]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1325,7 +1423,7 @@ func (x *TransferOpen) String() string {
 func (*TransferOpen) ProtoMessage() {}
 
 func (x *TransferOpen) ProtoReflect() protoreflect.Message {
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[14]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1338,7 +1436,7 @@ func (x *TransferOpen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferOpen.ProtoReflect.Descriptor instead.
 func (*TransferOpen) Descriptor() ([]byte, []int) {
-	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{14}
+	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *TransferOpen) GetRelationship() *Relationship {
@@ -1392,7 +1490,7 @@ type DigestCredit struct {
 
 func (x *DigestCredit) Reset() {
 	*x = DigestCredit{}
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[15]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1404,7 +1502,7 @@ func (x *DigestCredit) String() string {
 func (*DigestCredit) ProtoMessage() {}
 
 func (x *DigestCredit) ProtoReflect() protoreflect.Message {
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[15]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1417,7 +1515,7 @@ func (x *DigestCredit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DigestCredit.ProtoReflect.Descriptor instead.
 func (*DigestCredit) Descriptor() ([]byte, []int) {
-	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{15}
+	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *DigestCredit) GetBytes() int64 {
@@ -1437,7 +1535,7 @@ type RefineRequest struct {
 
 func (x *RefineRequest) Reset() {
 	*x = RefineRequest{}
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[16]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1449,7 +1547,7 @@ func (x *RefineRequest) String() string {
 func (*RefineRequest) ProtoMessage() {}
 
 func (x *RefineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[16]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1462,7 +1560,7 @@ func (x *RefineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RefineRequest.ProtoReflect.Descriptor instead.
 func (*RefineRequest) Descriptor() ([]byte, []int) {
-	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{16}
+	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RefineRequest) GetBlocks() []int64 {
@@ -1490,7 +1588,7 @@ type Frame struct {
 
 func (x *Frame) Reset() {
 	*x = Frame{}
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[17]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1502,7 +1600,7 @@ func (x *Frame) String() string {
 func (*Frame) ProtoMessage() {}
 
 func (x *Frame) ProtoReflect() protoreflect.Message {
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[17]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1515,7 +1613,7 @@ func (x *Frame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Frame.ProtoReflect.Descriptor instead.
 func (*Frame) Descriptor() ([]byte, []int) {
-	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{17}
+	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Frame) GetSequence() uint64 {
@@ -1571,7 +1669,7 @@ type SegmentProofs struct {
 
 func (x *SegmentProofs) Reset() {
 	*x = SegmentProofs{}
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[18]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1583,7 +1681,7 @@ func (x *SegmentProofs) String() string {
 func (*SegmentProofs) ProtoMessage() {}
 
 func (x *SegmentProofs) ProtoReflect() protoreflect.Message {
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[18]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1596,7 +1694,7 @@ func (x *SegmentProofs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SegmentProofs.ProtoReflect.Descriptor instead.
 func (*SegmentProofs) Descriptor() ([]byte, []int) {
-	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{18}
+	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SegmentProofs) GetRuns() []*SegmentProofRun {
@@ -1619,7 +1717,7 @@ type SegmentProofRun struct {
 
 func (x *SegmentProofRun) Reset() {
 	*x = SegmentProofRun{}
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[19]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1631,7 +1729,7 @@ func (x *SegmentProofRun) String() string {
 func (*SegmentProofRun) ProtoMessage() {}
 
 func (x *SegmentProofRun) ProtoReflect() protoreflect.Message {
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[19]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1644,7 +1742,7 @@ func (x *SegmentProofRun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SegmentProofRun.ProtoReflect.Descriptor instead.
 func (*SegmentProofRun) Descriptor() ([]byte, []int) {
-	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{19}
+	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SegmentProofRun) GetFirstSegment() int64 {
@@ -1678,7 +1776,7 @@ type TransferFinish struct {
 
 func (x *TransferFinish) Reset() {
 	*x = TransferFinish{}
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[20]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1690,7 +1788,7 @@ func (x *TransferFinish) String() string {
 func (*TransferFinish) ProtoMessage() {}
 
 func (x *TransferFinish) ProtoReflect() protoreflect.Message {
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[20]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1703,7 +1801,7 @@ func (x *TransferFinish) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferFinish.ProtoReflect.Descriptor instead.
 func (*TransferFinish) Descriptor() ([]byte, []int) {
-	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{20}
+	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *TransferFinish) GetRoot() []byte {
@@ -1731,7 +1829,7 @@ type TransferResponse struct {
 
 func (x *TransferResponse) Reset() {
 	*x = TransferResponse{}
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[21]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1743,7 +1841,7 @@ func (x *TransferResponse) String() string {
 func (*TransferResponse) ProtoMessage() {}
 
 func (x *TransferResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[21]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1756,7 +1854,7 @@ func (x *TransferResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferResponse.ProtoReflect.Descriptor instead.
 func (*TransferResponse) Descriptor() ([]byte, []int) {
-	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{21}
+	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *TransferResponse) GetMessage() isTransferResponse_Message {
@@ -1873,7 +1971,7 @@ type TransferOpened struct {
 
 func (x *TransferOpened) Reset() {
 	*x = TransferOpened{}
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[22]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1885,7 +1983,7 @@ func (x *TransferOpened) String() string {
 func (*TransferOpened) ProtoMessage() {}
 
 func (x *TransferOpened) ProtoReflect() protoreflect.Message {
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[22]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1898,7 +1996,7 @@ func (x *TransferOpened) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferOpened.ProtoReflect.Descriptor instead.
 func (*TransferOpened) Descriptor() ([]byte, []int) {
-	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{22}
+	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *TransferOpened) GetCursor() *TransferCursor {
@@ -1932,7 +2030,7 @@ type Digests struct {
 
 func (x *Digests) Reset() {
 	*x = Digests{}
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[23]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1944,7 +2042,7 @@ func (x *Digests) String() string {
 func (*Digests) ProtoMessage() {}
 
 func (x *Digests) ProtoReflect() protoreflect.Message {
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[23]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1957,7 +2055,7 @@ func (x *Digests) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Digests.ProtoReflect.Descriptor instead.
 func (*Digests) Descriptor() ([]byte, []int) {
-	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{23}
+	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Digests) GetRuns() []*DigestRun {
@@ -1980,7 +2078,7 @@ type DigestRun struct {
 
 func (x *DigestRun) Reset() {
 	*x = DigestRun{}
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[24]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1992,7 +2090,7 @@ func (x *DigestRun) String() string {
 func (*DigestRun) ProtoMessage() {}
 
 func (x *DigestRun) ProtoReflect() protoreflect.Message {
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[24]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2005,7 +2103,7 @@ func (x *DigestRun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DigestRun.ProtoReflect.Descriptor instead.
 func (*DigestRun) Descriptor() ([]byte, []int) {
-	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{24}
+	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *DigestRun) GetKind() DigestRun_Kind {
@@ -2048,7 +2146,7 @@ type Refinements struct {
 
 func (x *Refinements) Reset() {
 	*x = Refinements{}
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[25]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2060,7 +2158,7 @@ func (x *Refinements) String() string {
 func (*Refinements) ProtoMessage() {}
 
 func (x *Refinements) ProtoReflect() protoreflect.Message {
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[25]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2073,7 +2171,7 @@ func (x *Refinements) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refinements.ProtoReflect.Descriptor instead.
 func (*Refinements) Descriptor() ([]byte, []int) {
-	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{25}
+	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Refinements) GetBlocks() []int64 {
@@ -2102,7 +2200,7 @@ type SegmentMismatch struct {
 
 func (x *SegmentMismatch) Reset() {
 	*x = SegmentMismatch{}
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[26]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2114,7 +2212,7 @@ func (x *SegmentMismatch) String() string {
 func (*SegmentMismatch) ProtoMessage() {}
 
 func (x *SegmentMismatch) ProtoReflect() protoreflect.Message {
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[26]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2127,7 +2225,7 @@ func (x *SegmentMismatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SegmentMismatch.ProtoReflect.Descriptor instead.
 func (*SegmentMismatch) Descriptor() ([]byte, []int) {
-	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{26}
+	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *SegmentMismatch) GetSegment() int64 {
@@ -2157,7 +2255,7 @@ type TransferAcknowledgement struct {
 
 func (x *TransferAcknowledgement) Reset() {
 	*x = TransferAcknowledgement{}
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[27]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2169,7 +2267,7 @@ func (x *TransferAcknowledgement) String() string {
 func (*TransferAcknowledgement) ProtoMessage() {}
 
 func (x *TransferAcknowledgement) ProtoReflect() protoreflect.Message {
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[27]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2182,7 +2280,7 @@ func (x *TransferAcknowledgement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferAcknowledgement.ProtoReflect.Descriptor instead.
 func (*TransferAcknowledgement) Descriptor() ([]byte, []int) {
-	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{27}
+	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *TransferAcknowledgement) GetFrameSequence() uint64 {
@@ -2216,7 +2314,7 @@ type TransferFinished struct {
 
 func (x *TransferFinished) Reset() {
 	*x = TransferFinished{}
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[28]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2228,7 +2326,7 @@ func (x *TransferFinished) String() string {
 func (*TransferFinished) ProtoMessage() {}
 
 func (x *TransferFinished) ProtoReflect() protoreflect.Message {
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[28]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2241,7 +2339,7 @@ func (x *TransferFinished) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferFinished.ProtoReflect.Descriptor instead.
 func (*TransferFinished) Descriptor() ([]byte, []int) {
-	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{28}
+	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *TransferFinished) GetRoot() []byte {
@@ -2266,7 +2364,7 @@ type CommitTransferRequest struct {
 
 func (x *CommitTransferRequest) Reset() {
 	*x = CommitTransferRequest{}
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[29]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2278,7 +2376,7 @@ func (x *CommitTransferRequest) String() string {
 func (*CommitTransferRequest) ProtoMessage() {}
 
 func (x *CommitTransferRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[29]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2291,7 +2389,7 @@ func (x *CommitTransferRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommitTransferRequest.ProtoReflect.Descriptor instead.
 func (*CommitTransferRequest) Descriptor() ([]byte, []int) {
-	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{29}
+	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *CommitTransferRequest) GetRelationship() *Relationship {
@@ -2340,7 +2438,7 @@ type CommitDisk struct {
 
 func (x *CommitDisk) Reset() {
 	*x = CommitDisk{}
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[30]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2352,7 +2450,7 @@ func (x *CommitDisk) String() string {
 func (*CommitDisk) ProtoMessage() {}
 
 func (x *CommitDisk) ProtoReflect() protoreflect.Message {
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[30]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2365,7 +2463,7 @@ func (x *CommitDisk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommitDisk.ProtoReflect.Descriptor instead.
 func (*CommitDisk) Descriptor() ([]byte, []int) {
-	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{30}
+	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *CommitDisk) GetId() string {
@@ -2394,7 +2492,7 @@ type CommitTransferResponse struct {
 
 func (x *CommitTransferResponse) Reset() {
 	*x = CommitTransferResponse{}
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[31]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2406,7 +2504,7 @@ func (x *CommitTransferResponse) String() string {
 func (*CommitTransferResponse) ProtoMessage() {}
 
 func (x *CommitTransferResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[31]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2419,7 +2517,7 @@ func (x *CommitTransferResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommitTransferResponse.ProtoReflect.Descriptor instead.
 func (*CommitTransferResponse) Descriptor() ([]byte, []int) {
-	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{31}
+	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *CommitTransferResponse) GetLineage() string {
@@ -2453,7 +2551,7 @@ type AbortTransferRequest struct {
 
 func (x *AbortTransferRequest) Reset() {
 	*x = AbortTransferRequest{}
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[32]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2465,7 +2563,7 @@ func (x *AbortTransferRequest) String() string {
 func (*AbortTransferRequest) ProtoMessage() {}
 
 func (x *AbortTransferRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[32]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2478,7 +2576,7 @@ func (x *AbortTransferRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AbortTransferRequest.ProtoReflect.Descriptor instead.
 func (*AbortTransferRequest) Descriptor() ([]byte, []int) {
-	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{32}
+	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *AbortTransferRequest) GetRelationship() *Relationship {
@@ -2503,7 +2601,7 @@ type AbortTransferResponse struct {
 
 func (x *AbortTransferResponse) Reset() {
 	*x = AbortTransferResponse{}
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[33]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2515,7 +2613,7 @@ func (x *AbortTransferResponse) String() string {
 func (*AbortTransferResponse) ProtoMessage() {}
 
 func (x *AbortTransferResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[33]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2528,7 +2626,7 @@ func (x *AbortTransferResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AbortTransferResponse.ProtoReflect.Descriptor instead.
 func (*AbortTransferResponse) Descriptor() ([]byte, []int) {
-	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{33}
+	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{34}
 }
 
 type ReleaseReplicaRequest struct {
@@ -2541,7 +2639,7 @@ type ReleaseReplicaRequest struct {
 
 func (x *ReleaseReplicaRequest) Reset() {
 	*x = ReleaseReplicaRequest{}
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[34]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2553,7 +2651,7 @@ func (x *ReleaseReplicaRequest) String() string {
 func (*ReleaseReplicaRequest) ProtoMessage() {}
 
 func (x *ReleaseReplicaRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[34]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2566,7 +2664,7 @@ func (x *ReleaseReplicaRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseReplicaRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseReplicaRequest) Descriptor() ([]byte, []int) {
-	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{34}
+	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ReleaseReplicaRequest) GetRelationship() *Relationship {
@@ -2593,7 +2691,7 @@ type ReleaseReplicaResponse struct {
 
 func (x *ReleaseReplicaResponse) Reset() {
 	*x = ReleaseReplicaResponse{}
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[35]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2605,7 +2703,7 @@ func (x *ReleaseReplicaResponse) String() string {
 func (*ReleaseReplicaResponse) ProtoMessage() {}
 
 func (x *ReleaseReplicaResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[35]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2618,7 +2716,7 @@ func (x *ReleaseReplicaResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseReplicaResponse.ProtoReflect.Descriptor instead.
 func (*ReleaseReplicaResponse) Descriptor() ([]byte, []int) {
-	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{35}
+	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ReleaseReplicaResponse) GetNotes() []string {
@@ -2659,7 +2757,7 @@ const file_vmreplica_v1_transfer_proto_rawDesc = "" +
 	"free_bytes\x18\x06 \x01(\x03R\tfreeBytes\x12$\n" +
 	"\rauthorization\x18\a \x01(\tR\rauthorization\"R\n" +
 	"\x10ReconcileRequest\x12>\n" +
-	"\frelationship\x18\x01 \x01(\v2\x1a.vmreplica.v1.RelationshipR\frelationship\"\x85\x02\n" +
+	"\frelationship\x18\x01 \x01(\v2\x1a.vmreplica.v1.RelationshipR\frelationship\"\xc6\x02\n" +
 	"\x11ReconcileResponse\x12\x18\n" +
 	"\alineage\x18\x01 \x01(\tR\alineage\x12\x10\n" +
 	"\x03cut\x18\x02 \x01(\tR\x03cut\x12\x1a\n" +
@@ -2669,7 +2767,15 @@ const file_vmreplica_v1_transfer_proto_rawDesc = "" +
 	"\x05disks\x18\x06 \x03(\v2\x1b.vmreplica.v1.ReconcileDiskR\x05disks\x12\x1e\n" +
 	"\n" +
 	"incomplete\x18\a \x01(\bR\n" +
-	"incomplete\"\x98\x01\n" +
+	"incomplete\x12?\n" +
+	"\rmerge_problem\x18\b \x01(\v2\x1a.vmreplica.v1.MergeProblemR\fmergeProblem\"\xb4\x01\n" +
+	"\fMergeProblem\x12\x16\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x18\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\x12\x16\n" +
+	"\x06remedy\x18\x03 \x01(\tR\x06remedy\x12\x12\n" +
+	"\x04disk\x18\x04 \x01(\tR\x04disk\x120\n" +
+	"\x05since\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x14\n" +
+	"\x05final\x18\x06 \x01(\bR\x05final\"\x98\x01\n" +
 	"\rReconcileDisk\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05doubt\x18\x02 \x01(\tR\x05doubt\x12\x12\n" +
@@ -2847,7 +2953,7 @@ func file_vmreplica_v1_transfer_proto_rawDescGZIP() []byte {
 }
 
 var file_vmreplica_v1_transfer_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_vmreplica_v1_transfer_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
+var file_vmreplica_v1_transfer_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_vmreplica_v1_transfer_proto_goTypes = []any{
 	(ProofAlgorithm)(0),             // 0: vmreplica.v1.ProofAlgorithm
 	(Codec)(0),                      // 1: vmreplica.v1.Codec
@@ -2859,100 +2965,103 @@ var file_vmreplica_v1_transfer_proto_goTypes = []any{
 	(*HelloResponse)(nil),           // 7: vmreplica.v1.HelloResponse
 	(*ReconcileRequest)(nil),        // 8: vmreplica.v1.ReconcileRequest
 	(*ReconcileResponse)(nil),       // 9: vmreplica.v1.ReconcileResponse
-	(*ReconcileDisk)(nil),           // 10: vmreplica.v1.ReconcileDisk
-	(*PrepareReplicaRequest)(nil),   // 11: vmreplica.v1.PrepareReplicaRequest
-	(*PrepareReplicaResponse)(nil),  // 12: vmreplica.v1.PrepareReplicaResponse
-	(*TransferDisk)(nil),            // 13: vmreplica.v1.TransferDisk
-	(*BeginTransferRequest)(nil),    // 14: vmreplica.v1.BeginTransferRequest
-	(*BeginTransferResponse)(nil),   // 15: vmreplica.v1.BeginTransferResponse
-	(*TransferCursor)(nil),          // 16: vmreplica.v1.TransferCursor
-	(*TransferRequest)(nil),         // 17: vmreplica.v1.TransferRequest
-	(*TransferOpen)(nil),            // 18: vmreplica.v1.TransferOpen
-	(*DigestCredit)(nil),            // 19: vmreplica.v1.DigestCredit
-	(*RefineRequest)(nil),           // 20: vmreplica.v1.RefineRequest
-	(*Frame)(nil),                   // 21: vmreplica.v1.Frame
-	(*SegmentProofs)(nil),           // 22: vmreplica.v1.SegmentProofs
-	(*SegmentProofRun)(nil),         // 23: vmreplica.v1.SegmentProofRun
-	(*TransferFinish)(nil),          // 24: vmreplica.v1.TransferFinish
-	(*TransferResponse)(nil),        // 25: vmreplica.v1.TransferResponse
-	(*TransferOpened)(nil),          // 26: vmreplica.v1.TransferOpened
-	(*Digests)(nil),                 // 27: vmreplica.v1.Digests
-	(*DigestRun)(nil),               // 28: vmreplica.v1.DigestRun
-	(*Refinements)(nil),             // 29: vmreplica.v1.Refinements
-	(*SegmentMismatch)(nil),         // 30: vmreplica.v1.SegmentMismatch
-	(*TransferAcknowledgement)(nil), // 31: vmreplica.v1.TransferAcknowledgement
-	(*TransferFinished)(nil),        // 32: vmreplica.v1.TransferFinished
-	(*CommitTransferRequest)(nil),   // 33: vmreplica.v1.CommitTransferRequest
-	(*CommitDisk)(nil),              // 34: vmreplica.v1.CommitDisk
-	(*CommitTransferResponse)(nil),  // 35: vmreplica.v1.CommitTransferResponse
-	(*AbortTransferRequest)(nil),    // 36: vmreplica.v1.AbortTransferRequest
-	(*AbortTransferResponse)(nil),   // 37: vmreplica.v1.AbortTransferResponse
-	(*ReleaseReplicaRequest)(nil),   // 38: vmreplica.v1.ReleaseReplicaRequest
-	(*ReleaseReplicaResponse)(nil),  // 39: vmreplica.v1.ReleaseReplicaResponse
-	(*timestamppb.Timestamp)(nil),   // 40: google.protobuf.Timestamp
-	(DiskFormat)(0),                 // 41: vmreplica.v1.DiskFormat
+	(*MergeProblem)(nil),            // 10: vmreplica.v1.MergeProblem
+	(*ReconcileDisk)(nil),           // 11: vmreplica.v1.ReconcileDisk
+	(*PrepareReplicaRequest)(nil),   // 12: vmreplica.v1.PrepareReplicaRequest
+	(*PrepareReplicaResponse)(nil),  // 13: vmreplica.v1.PrepareReplicaResponse
+	(*TransferDisk)(nil),            // 14: vmreplica.v1.TransferDisk
+	(*BeginTransferRequest)(nil),    // 15: vmreplica.v1.BeginTransferRequest
+	(*BeginTransferResponse)(nil),   // 16: vmreplica.v1.BeginTransferResponse
+	(*TransferCursor)(nil),          // 17: vmreplica.v1.TransferCursor
+	(*TransferRequest)(nil),         // 18: vmreplica.v1.TransferRequest
+	(*TransferOpen)(nil),            // 19: vmreplica.v1.TransferOpen
+	(*DigestCredit)(nil),            // 20: vmreplica.v1.DigestCredit
+	(*RefineRequest)(nil),           // 21: vmreplica.v1.RefineRequest
+	(*Frame)(nil),                   // 22: vmreplica.v1.Frame
+	(*SegmentProofs)(nil),           // 23: vmreplica.v1.SegmentProofs
+	(*SegmentProofRun)(nil),         // 24: vmreplica.v1.SegmentProofRun
+	(*TransferFinish)(nil),          // 25: vmreplica.v1.TransferFinish
+	(*TransferResponse)(nil),        // 26: vmreplica.v1.TransferResponse
+	(*TransferOpened)(nil),          // 27: vmreplica.v1.TransferOpened
+	(*Digests)(nil),                 // 28: vmreplica.v1.Digests
+	(*DigestRun)(nil),               // 29: vmreplica.v1.DigestRun
+	(*Refinements)(nil),             // 30: vmreplica.v1.Refinements
+	(*SegmentMismatch)(nil),         // 31: vmreplica.v1.SegmentMismatch
+	(*TransferAcknowledgement)(nil), // 32: vmreplica.v1.TransferAcknowledgement
+	(*TransferFinished)(nil),        // 33: vmreplica.v1.TransferFinished
+	(*CommitTransferRequest)(nil),   // 34: vmreplica.v1.CommitTransferRequest
+	(*CommitDisk)(nil),              // 35: vmreplica.v1.CommitDisk
+	(*CommitTransferResponse)(nil),  // 36: vmreplica.v1.CommitTransferResponse
+	(*AbortTransferRequest)(nil),    // 37: vmreplica.v1.AbortTransferRequest
+	(*AbortTransferResponse)(nil),   // 38: vmreplica.v1.AbortTransferResponse
+	(*ReleaseReplicaRequest)(nil),   // 39: vmreplica.v1.ReleaseReplicaRequest
+	(*ReleaseReplicaResponse)(nil),  // 40: vmreplica.v1.ReleaseReplicaResponse
+	(*timestamppb.Timestamp)(nil),   // 41: google.protobuf.Timestamp
+	(DiskFormat)(0),                 // 42: vmreplica.v1.DiskFormat
 }
 var file_vmreplica_v1_transfer_proto_depIdxs = []int32{
 	6,  // 0: vmreplica.v1.HelloRequest.proofs:type_name -> vmreplica.v1.ProofSpeed
-	40, // 1: vmreplica.v1.HelloRequest.time:type_name -> google.protobuf.Timestamp
+	41, // 1: vmreplica.v1.HelloRequest.time:type_name -> google.protobuf.Timestamp
 	0,  // 2: vmreplica.v1.ProofSpeed.algorithm:type_name -> vmreplica.v1.ProofAlgorithm
 	0,  // 3: vmreplica.v1.HelloResponse.proof:type_name -> vmreplica.v1.ProofAlgorithm
 	1,  // 4: vmreplica.v1.HelloResponse.codecs:type_name -> vmreplica.v1.Codec
-	40, // 5: vmreplica.v1.HelloResponse.time:type_name -> google.protobuf.Timestamp
+	41, // 5: vmreplica.v1.HelloResponse.time:type_name -> google.protobuf.Timestamp
 	4,  // 6: vmreplica.v1.ReconcileRequest.relationship:type_name -> vmreplica.v1.Relationship
-	10, // 7: vmreplica.v1.ReconcileResponse.disks:type_name -> vmreplica.v1.ReconcileDisk
-	4,  // 8: vmreplica.v1.PrepareReplicaRequest.relationship:type_name -> vmreplica.v1.Relationship
-	13, // 9: vmreplica.v1.PrepareReplicaRequest.disks:type_name -> vmreplica.v1.TransferDisk
-	41, // 10: vmreplica.v1.TransferDisk.format:type_name -> vmreplica.v1.DiskFormat
-	41, // 11: vmreplica.v1.TransferDisk.differencing_format:type_name -> vmreplica.v1.DiskFormat
-	4,  // 12: vmreplica.v1.BeginTransferRequest.relationship:type_name -> vmreplica.v1.Relationship
-	2,  // 13: vmreplica.v1.BeginTransferRequest.kind:type_name -> vmreplica.v1.TransferKind
-	13, // 14: vmreplica.v1.BeginTransferRequest.disks:type_name -> vmreplica.v1.TransferDisk
-	0,  // 15: vmreplica.v1.BeginTransferRequest.proof:type_name -> vmreplica.v1.ProofAlgorithm
-	16, // 16: vmreplica.v1.BeginTransferResponse.cursors:type_name -> vmreplica.v1.TransferCursor
-	18, // 17: vmreplica.v1.TransferRequest.open:type_name -> vmreplica.v1.TransferOpen
-	19, // 18: vmreplica.v1.TransferRequest.digest_credit:type_name -> vmreplica.v1.DigestCredit
-	20, // 19: vmreplica.v1.TransferRequest.refine:type_name -> vmreplica.v1.RefineRequest
-	21, // 20: vmreplica.v1.TransferRequest.frame:type_name -> vmreplica.v1.Frame
-	22, // 21: vmreplica.v1.TransferRequest.proofs:type_name -> vmreplica.v1.SegmentProofs
-	24, // 22: vmreplica.v1.TransferRequest.finish:type_name -> vmreplica.v1.TransferFinish
-	4,  // 23: vmreplica.v1.TransferOpen.relationship:type_name -> vmreplica.v1.Relationship
-	1,  // 24: vmreplica.v1.Frame.codec:type_name -> vmreplica.v1.Codec
-	23, // 25: vmreplica.v1.SegmentProofs.runs:type_name -> vmreplica.v1.SegmentProofRun
-	26, // 26: vmreplica.v1.TransferResponse.opened:type_name -> vmreplica.v1.TransferOpened
-	27, // 27: vmreplica.v1.TransferResponse.digests:type_name -> vmreplica.v1.Digests
-	29, // 28: vmreplica.v1.TransferResponse.refinements:type_name -> vmreplica.v1.Refinements
-	30, // 29: vmreplica.v1.TransferResponse.mismatch:type_name -> vmreplica.v1.SegmentMismatch
-	31, // 30: vmreplica.v1.TransferResponse.acknowledgement:type_name -> vmreplica.v1.TransferAcknowledgement
-	32, // 31: vmreplica.v1.TransferResponse.finished:type_name -> vmreplica.v1.TransferFinished
-	16, // 32: vmreplica.v1.TransferOpened.cursor:type_name -> vmreplica.v1.TransferCursor
-	28, // 33: vmreplica.v1.Digests.runs:type_name -> vmreplica.v1.DigestRun
-	3,  // 34: vmreplica.v1.DigestRun.kind:type_name -> vmreplica.v1.DigestRun.Kind
-	4,  // 35: vmreplica.v1.CommitTransferRequest.relationship:type_name -> vmreplica.v1.Relationship
-	34, // 36: vmreplica.v1.CommitTransferRequest.disks:type_name -> vmreplica.v1.CommitDisk
-	4,  // 37: vmreplica.v1.AbortTransferRequest.relationship:type_name -> vmreplica.v1.Relationship
-	4,  // 38: vmreplica.v1.ReleaseReplicaRequest.relationship:type_name -> vmreplica.v1.Relationship
-	5,  // 39: vmreplica.v1.TransferService.Hello:input_type -> vmreplica.v1.HelloRequest
-	8,  // 40: vmreplica.v1.TransferService.Reconcile:input_type -> vmreplica.v1.ReconcileRequest
-	11, // 41: vmreplica.v1.TransferService.PrepareReplica:input_type -> vmreplica.v1.PrepareReplicaRequest
-	14, // 42: vmreplica.v1.TransferService.BeginTransfer:input_type -> vmreplica.v1.BeginTransferRequest
-	17, // 43: vmreplica.v1.TransferService.Transfer:input_type -> vmreplica.v1.TransferRequest
-	33, // 44: vmreplica.v1.TransferService.CommitTransfer:input_type -> vmreplica.v1.CommitTransferRequest
-	36, // 45: vmreplica.v1.TransferService.AbortTransfer:input_type -> vmreplica.v1.AbortTransferRequest
-	38, // 46: vmreplica.v1.TransferService.ReleaseReplica:input_type -> vmreplica.v1.ReleaseReplicaRequest
-	7,  // 47: vmreplica.v1.TransferService.Hello:output_type -> vmreplica.v1.HelloResponse
-	9,  // 48: vmreplica.v1.TransferService.Reconcile:output_type -> vmreplica.v1.ReconcileResponse
-	12, // 49: vmreplica.v1.TransferService.PrepareReplica:output_type -> vmreplica.v1.PrepareReplicaResponse
-	15, // 50: vmreplica.v1.TransferService.BeginTransfer:output_type -> vmreplica.v1.BeginTransferResponse
-	25, // 51: vmreplica.v1.TransferService.Transfer:output_type -> vmreplica.v1.TransferResponse
-	35, // 52: vmreplica.v1.TransferService.CommitTransfer:output_type -> vmreplica.v1.CommitTransferResponse
-	37, // 53: vmreplica.v1.TransferService.AbortTransfer:output_type -> vmreplica.v1.AbortTransferResponse
-	39, // 54: vmreplica.v1.TransferService.ReleaseReplica:output_type -> vmreplica.v1.ReleaseReplicaResponse
-	47, // [47:55] is the sub-list for method output_type
-	39, // [39:47] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	11, // 7: vmreplica.v1.ReconcileResponse.disks:type_name -> vmreplica.v1.ReconcileDisk
+	10, // 8: vmreplica.v1.ReconcileResponse.merge_problem:type_name -> vmreplica.v1.MergeProblem
+	41, // 9: vmreplica.v1.MergeProblem.since:type_name -> google.protobuf.Timestamp
+	4,  // 10: vmreplica.v1.PrepareReplicaRequest.relationship:type_name -> vmreplica.v1.Relationship
+	14, // 11: vmreplica.v1.PrepareReplicaRequest.disks:type_name -> vmreplica.v1.TransferDisk
+	42, // 12: vmreplica.v1.TransferDisk.format:type_name -> vmreplica.v1.DiskFormat
+	42, // 13: vmreplica.v1.TransferDisk.differencing_format:type_name -> vmreplica.v1.DiskFormat
+	4,  // 14: vmreplica.v1.BeginTransferRequest.relationship:type_name -> vmreplica.v1.Relationship
+	2,  // 15: vmreplica.v1.BeginTransferRequest.kind:type_name -> vmreplica.v1.TransferKind
+	14, // 16: vmreplica.v1.BeginTransferRequest.disks:type_name -> vmreplica.v1.TransferDisk
+	0,  // 17: vmreplica.v1.BeginTransferRequest.proof:type_name -> vmreplica.v1.ProofAlgorithm
+	17, // 18: vmreplica.v1.BeginTransferResponse.cursors:type_name -> vmreplica.v1.TransferCursor
+	19, // 19: vmreplica.v1.TransferRequest.open:type_name -> vmreplica.v1.TransferOpen
+	20, // 20: vmreplica.v1.TransferRequest.digest_credit:type_name -> vmreplica.v1.DigestCredit
+	21, // 21: vmreplica.v1.TransferRequest.refine:type_name -> vmreplica.v1.RefineRequest
+	22, // 22: vmreplica.v1.TransferRequest.frame:type_name -> vmreplica.v1.Frame
+	23, // 23: vmreplica.v1.TransferRequest.proofs:type_name -> vmreplica.v1.SegmentProofs
+	25, // 24: vmreplica.v1.TransferRequest.finish:type_name -> vmreplica.v1.TransferFinish
+	4,  // 25: vmreplica.v1.TransferOpen.relationship:type_name -> vmreplica.v1.Relationship
+	1,  // 26: vmreplica.v1.Frame.codec:type_name -> vmreplica.v1.Codec
+	24, // 27: vmreplica.v1.SegmentProofs.runs:type_name -> vmreplica.v1.SegmentProofRun
+	27, // 28: vmreplica.v1.TransferResponse.opened:type_name -> vmreplica.v1.TransferOpened
+	28, // 29: vmreplica.v1.TransferResponse.digests:type_name -> vmreplica.v1.Digests
+	30, // 30: vmreplica.v1.TransferResponse.refinements:type_name -> vmreplica.v1.Refinements
+	31, // 31: vmreplica.v1.TransferResponse.mismatch:type_name -> vmreplica.v1.SegmentMismatch
+	32, // 32: vmreplica.v1.TransferResponse.acknowledgement:type_name -> vmreplica.v1.TransferAcknowledgement
+	33, // 33: vmreplica.v1.TransferResponse.finished:type_name -> vmreplica.v1.TransferFinished
+	17, // 34: vmreplica.v1.TransferOpened.cursor:type_name -> vmreplica.v1.TransferCursor
+	29, // 35: vmreplica.v1.Digests.runs:type_name -> vmreplica.v1.DigestRun
+	3,  // 36: vmreplica.v1.DigestRun.kind:type_name -> vmreplica.v1.DigestRun.Kind
+	4,  // 37: vmreplica.v1.CommitTransferRequest.relationship:type_name -> vmreplica.v1.Relationship
+	35, // 38: vmreplica.v1.CommitTransferRequest.disks:type_name -> vmreplica.v1.CommitDisk
+	4,  // 39: vmreplica.v1.AbortTransferRequest.relationship:type_name -> vmreplica.v1.Relationship
+	4,  // 40: vmreplica.v1.ReleaseReplicaRequest.relationship:type_name -> vmreplica.v1.Relationship
+	5,  // 41: vmreplica.v1.TransferService.Hello:input_type -> vmreplica.v1.HelloRequest
+	8,  // 42: vmreplica.v1.TransferService.Reconcile:input_type -> vmreplica.v1.ReconcileRequest
+	12, // 43: vmreplica.v1.TransferService.PrepareReplica:input_type -> vmreplica.v1.PrepareReplicaRequest
+	15, // 44: vmreplica.v1.TransferService.BeginTransfer:input_type -> vmreplica.v1.BeginTransferRequest
+	18, // 45: vmreplica.v1.TransferService.Transfer:input_type -> vmreplica.v1.TransferRequest
+	34, // 46: vmreplica.v1.TransferService.CommitTransfer:input_type -> vmreplica.v1.CommitTransferRequest
+	37, // 47: vmreplica.v1.TransferService.AbortTransfer:input_type -> vmreplica.v1.AbortTransferRequest
+	39, // 48: vmreplica.v1.TransferService.ReleaseReplica:input_type -> vmreplica.v1.ReleaseReplicaRequest
+	7,  // 49: vmreplica.v1.TransferService.Hello:output_type -> vmreplica.v1.HelloResponse
+	9,  // 50: vmreplica.v1.TransferService.Reconcile:output_type -> vmreplica.v1.ReconcileResponse
+	13, // 51: vmreplica.v1.TransferService.PrepareReplica:output_type -> vmreplica.v1.PrepareReplicaResponse
+	16, // 52: vmreplica.v1.TransferService.BeginTransfer:output_type -> vmreplica.v1.BeginTransferResponse
+	26, // 53: vmreplica.v1.TransferService.Transfer:output_type -> vmreplica.v1.TransferResponse
+	36, // 54: vmreplica.v1.TransferService.CommitTransfer:output_type -> vmreplica.v1.CommitTransferResponse
+	38, // 55: vmreplica.v1.TransferService.AbortTransfer:output_type -> vmreplica.v1.AbortTransferResponse
+	40, // 56: vmreplica.v1.TransferService.ReleaseReplica:output_type -> vmreplica.v1.ReleaseReplicaResponse
+	49, // [49:57] is the sub-list for method output_type
+	41, // [41:49] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_vmreplica_v1_transfer_proto_init() }
@@ -2962,7 +3071,7 @@ func file_vmreplica_v1_transfer_proto_init() {
 	}
 	file_vmreplica_v1_access_proto_init()
 	file_vmreplica_v1_replication_proto_init()
-	file_vmreplica_v1_transfer_proto_msgTypes[13].OneofWrappers = []any{
+	file_vmreplica_v1_transfer_proto_msgTypes[14].OneofWrappers = []any{
 		(*TransferRequest_Open)(nil),
 		(*TransferRequest_DigestCredit)(nil),
 		(*TransferRequest_Refine)(nil),
@@ -2970,7 +3079,7 @@ func file_vmreplica_v1_transfer_proto_init() {
 		(*TransferRequest_Proofs)(nil),
 		(*TransferRequest_Finish)(nil),
 	}
-	file_vmreplica_v1_transfer_proto_msgTypes[21].OneofWrappers = []any{
+	file_vmreplica_v1_transfer_proto_msgTypes[22].OneofWrappers = []any{
 		(*TransferResponse_Opened)(nil),
 		(*TransferResponse_Digests)(nil),
 		(*TransferResponse_Refinements)(nil),
@@ -2984,7 +3093,7 @@ func file_vmreplica_v1_transfer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vmreplica_v1_transfer_proto_rawDesc), len(file_vmreplica_v1_transfer_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   36,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
