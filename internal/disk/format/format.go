@@ -60,10 +60,10 @@ func Open(file durable.File, f replication.Format, o Options) (disk.Image, error
 	switch f {
 	case replication.FormatVHD:
 		image, err := vhd.Open(file, o.mode())
-		return identified(image, file, o.located(err))
+		return imageOf(image, o.located(err))
 	case replication.FormatVHDX:
 		image, err := vhdx.Open(file, o.mode())
-		return identified(image, file, o.closing(file, err))
+		return imageOf(image, o.closing(file, err))
 	default:
 		image, err := qcow2.OpenImage(file, o.mode())
 		if err == nil {
@@ -74,11 +74,7 @@ func Open(file durable.File, f replication.Format, o Options) (disk.Image, error
 }
 
 func openRaw(file durable.File, o Options) (disk.Image, error) {
-	image, err := raw.Open(pagecache.Once(file), raw.Options{Path: o.Path, SectorSize: o.SectorSize, Access: o.Access})
-	if err != nil {
-		return nil, err
-	}
-	return image, nil
+	return imageOf(raw.Open(pagecache.Once(file), raw.Options{Path: o.Path, SectorSize: o.SectorSize, Access: o.Access}))
 }
 
 // alone refuses a qcow2 image that leaves ranges to a backing file.

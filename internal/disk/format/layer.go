@@ -46,10 +46,10 @@ func Create(file durable.File, f replication.Format, n New) (disk.Image, error) 
 	switch f {
 	case replication.FormatVHD:
 		image, err := vhd.Create(file, vhd.Options{SizeBytes: n.SizeBytes})
-		return identified(image, file, o.located(err))
+		return imageOf(image, o.located(err))
 	case replication.FormatVHDX:
 		image, err := vhdx.Create(file, vhdx.Options{SizeBytes: n.SizeBytes, LogicalSectorSize: n.SectorSize})
-		return identified(image, file, o.closing(file, err))
+		return imageOf(image, o.closing(file, err))
 	case replication.FormatQCOW2:
 		image, err := qcow2.CreateImage(file, qcow2.ImageOptions{SizeBytes: n.SizeBytes})
 		return stamped(image, file, o.closing(file, err))

@@ -22,12 +22,6 @@ func (o opened) Stamp() (disk.Stamp, error) {
 	return stampOf(o.file)
 }
 
-// openedWithIdentity is an opened image whose format has identities.
-type openedWithIdentity struct {
-	opened
-	disk.Identified
-}
-
 func stampOf(file durable.File) (disk.Stamp, error) {
 	fd, ok := file.Fd()
 	if !ok {
@@ -36,24 +30,15 @@ func stampOf(file durable.File) (disk.Stamp, error) {
 	return disk.StampOf(fd)
 }
 
-// identity is a disk whose format has identities.
-type identity interface {
-	disk.Disk
-	disk.Identified
-}
-
-// identified is an image of d, unless there is an error.
-func identified(d identity, file durable.File, err error) (disk.Image, error) {
+// imageOf keeps a nil image from becoming one that is not nil.
+func imageOf[I disk.Image](image I, err error) (disk.Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	if image, ok := d.(disk.Image); ok {
-		return image, nil
-	}
-	return openedWithIdentity{opened: opened{Disk: d, file: file}, Identified: d}, nil
+	return image, nil
 }
 
-// stamped is identified for a format without identities.
+// stamped is imageOf for a disk without a Stamp.
 func stamped(d disk.Disk, file durable.File, err error) (disk.Image, error) {
 	if err != nil {
 		return nil, err
