@@ -12,27 +12,10 @@ import (
 // check looks whether the images are still those that were proven, and from time to time whether the replica
 // still has what it acknowledged. It opens nothing and locks nothing.
 func (w *worker) check(ctx context.Context) error {
-	record := w.owner.record()
-	missing := map[string]*failure.Error{}
-	for i, disk := range record.Disks {
-		stamp, err := w.owner.config.Images.Stamp(record.Spec.Disks[i])
-		if err != nil {
-			missing[disk.ID] = failure.Find(err)
-			continue
-		}
-		if difference := disk.Stamp.Difference(stamp); difference != "" {
-			evidence := "the image " + disk.Path + " changed: " + difference
-			_, err := w.apply(ctx, func(r Record) (Record, []event.Event, error) { return r.modified(now(), disk.ID, evidence) })
-			return err
-		}
+	if same, err := w.lookAtImages(ctx); err != nil || !same {
+		return err
 	}
-	w.owner.live.change(func(l *Live) {
-		if len(l.Missing) == 0 {
-			l.MissingSince = time.Now()
-		}
-		l.Missing = missing
-	})
-	if err := w.checkReplica(ctx, record); err != nil || w.stopped() {
+	if err := w.checkReplica(ctx, w.owner.record()); err != nil || w.stopped() {
 		return err
 	}
 	w.looked()

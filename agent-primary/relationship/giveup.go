@@ -33,9 +33,12 @@ func (r Record) fail(now time.Time, err error, figures []resync.Figures) (Record
 	r.leave(began, found)
 	var required []event.Event
 	if cause, of := r.causeOf(voids, found); cause != replication.CauseNone {
+		told := r.Cause == cause
 		r.setCause(now, cause, found.Disk, of)
 		r.NeedsForce = errors.Is(err, errNoRecord)
-		required = append(required, resyncRequired(r))
+		if !told {
+			required = append(required, resyncRequired(r))
+		}
 	}
 	r, events, err := r.ended(now, found.Reason, sentence(found))
 	if !began {

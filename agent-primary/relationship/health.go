@@ -127,7 +127,8 @@ func suspension(r Record) []replication.HealthReason {
 	}
 	if r.Suspension.Code != "" {
 		reason.Code, reason.Health = r.Suspension.Code, replication.HealthCritical
-		reason.Remedy = fmt.Sprintf("Shut the virtual machine down or keep other programs from writing to its images, then: vmreplica resume %s", r.Name)
+		reason.Remedy = fmt.Sprintf("Shut the virtual machine down or keep other programs from writing to its images, "+
+			"then: vmreplica resume %s", r.Name)
 	}
 	return []replication.HealthReason{reason}
 }

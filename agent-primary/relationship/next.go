@@ -20,6 +20,8 @@ const (
 	taskMerge
 	// taskCheck looks whether images and replica are as they were left.
 	taskCheck
+	// taskLook looks at the images alone, beside another task.
+	taskLook
 )
 
 // next is what a record asks for at now, as a pure function of what was saved: after a restart it is what goes on.

@@ -28,8 +28,8 @@ type owner struct {
 	changes chan change
 	ended   chan struct{}
 
-	// What follows is the owner's alone.
-	worker *worker
+	// What follows is the owner's alone. looker looks at the images while the worker is at something else.
+	worker, looker *worker
 	// version counts the changes made; notBefore holds back a task that ended and changed nothing.
 	version   uint64
 	notBefore time.Time
@@ -111,10 +111,7 @@ func (o *owner) run(ctx context.Context) {
 	defer timer.Stop()
 	for !o.erased {
 		timer.Reset(o.steer(ctx))
-		var done <-chan struct{}
-		if o.worker != nil {
-			done = o.worker.done
-		}
+		done, looked := o.worker.ended(), o.looker.ended()
 		select {
 		case <-ctx.Done():
 			return
@@ -122,6 +119,8 @@ func (o *owner) run(ctx context.Context) {
 			c.reply <- o.handle(c)
 		case <-done:
 			o.reap()
+		case <-looked:
+			o.reapLooker()
 		case <-timer.C:
 			if o.worker != nil && o.worker.todo == taskTransfer {
 				o.live.sample(time.Now())
@@ -148,6 +147,7 @@ func (o *owner) steer(ctx context.Context) time.Duration {
 		if !o.worker.is(todo, record) {
 			o.worker.cancel()
 		}
+		o.look(ctx, now, record)
 		return busyTick
 	}
 	if todo != taskNone && now.Before(o.notBefore) {
@@ -198,43 +198,13 @@ func (o *owner) settle() {
 		<-o.worker.done
 		o.worker = nil
 	}
+	o.dismissLooker()
 	o.saveProgress()
-}
-
-// keepInterval is how often the progress of a transfer is saved: what a kill makes the agent forget.
-const keepInterval = 5 * time.Second
-
-// keep saves the progress when that is due.
-func (o *owner) keep(now time.Time) {
-	if now.Sub(o.keptAt) >= keepInterval {
-		o.keptAt = now
-		o.saveProgress()
-	}
-}
-
-// saveProgress saves how far the running resync came, if that is not what was saved last.
-func (o *owner) saveProgress() {
-	active := o.record().Active()
-	if o.erased || active == nil || !active.running() {
-		return
-	}
-	figures := o.live.figures(active.ID)
-	if len(figures) == 0 || active.has(figures) {
-		return
-	}
-	c := change{transition: func(r Record) (Record, []event.Event, error) {
-		r = r.clone()
-		r.saveFigures(figures)
-		return r, nil, nil
-	}}
-	if a := o.handle(c); a.err != nil {
-		o.log.Error("the progress was not saved", "error", a.err)
-	}
 }
 
 // handle makes one change: in the transaction first, in memory when that is durable.
 func (o *owner) handle(c change) answered {
-	if c.worker != nil && (c.worker != o.worker || c.worker.stopped()) {
+	if c.worker != nil && (c.worker != o.worker && c.worker != o.looker || c.worker.stopped()) {
 		return answered{err: errSuperseded}
 	}
 	switch {
@@ -248,63 +218,8 @@ func (o *owner) handle(c change) answered {
 			<-o.worker.done
 			o.reap()
 		}
+		o.dismissLooker()
 		return answered{record: o.record()}
 	}
 	return o.persist(c)
-}
-
-func (o *owner) persist(c change) answered {
-	before := o.record()
-	after := before
-	var recorded []event.Event
-	var answer []byte
-	err := o.config.Store.Update(func(tx state.Tx) (err error) {
-		answer, err = o.config.Requests.Do(tx, c.request, func() ([]byte, error) {
-			var events []event.Event
-			if after, events, err = c.transition(before); err != nil {
-				return nil, err
-			}
-			if recorded, err = o.write(tx, c, after, events); err != nil || c.answer == nil {
-				return nil, err
-			}
-			return c.answer(after), nil
-		})
-		return err
-	})
-	if err != nil {
-		return answered{record: before, err: failure.Locate(err, before.Name, "")}
-	}
-	o.saved.Store(&after)
-	o.version++
-	o.notBefore = time.Time{}
-	o.erased = c.erase
-	if before.Spec.ReplicaAddress != after.Spec.ReplicaAddress {
-		o.checkAt = time.Time{}
-		o.live.change(func(l *Live) { l.reconciled = time.Time{} })
-	}
-	o.config.Events.Publish(recorded...)
-	o.tell(before, after)
-	return answered{record: after, answer: answer}
-}
-
-// write keeps what happened and the record in one transaction.
-func (o *owner) write(tx state.Tx, c change, after Record, events []event.Event) (recorded []event.Event, err error) {
-	for _, e := range events {
-		numbered, err := o.config.Events.Append(tx, e)
-		if err != nil {
-			return nil, err
-		}
-		recorded = append(recorded, numbered)
-	}
-	if c.erase {
-		return recorded, erase(tx, after.Name)
-	}
-	return recorded, save(tx, after)
-}
-
-// tell logs a change of state.
-func (o *owner) tell(before, after Record) {
-	if from, to := before.State(), after.State(); from != to && before.Prepared {
-		o.log.Info("the state changed", "from", from.String(), "to", to.String())
-	}
 }

@@ -30,7 +30,7 @@ type worker struct {
 	announced bool  // that the present failures are over
 }
 
-var taskNames = [...]string{"none", "abandon", "transfer", "merge", "check"}
+var taskNames = [...]string{"none", "abandon", "transfer", "merge", "check", "look"}
 
 func (t task) String() string { return taskNames[t] }
 
@@ -42,7 +42,7 @@ func startWorker(ctx context.Context, o *owner, todo task) *worker {
 		replica: o.config.Replicas.At(record.Spec.ReplicaAddress, Identity{VM: record.Name, UID: record.UID, Term: record.Term}),
 		cancel:  cancel, stop: ctx.Done(), done: make(chan struct{}), retry: schedule.NewRetry(nil),
 	}
-	if todo != taskCheck { // what a check met is for the next check to end; this task tells its own troubles
+	if todo != taskCheck && todo != taskLook { // what a check met is for the next check to end; this task tells its own troubles
 		o.live.change(func(l *Live) { l.Trouble, l.Attempts = nil, 0 })
 	}
 	go func() {
@@ -64,6 +64,14 @@ func about(todo task, r Record) replication.ID {
 // is says whether the worker does what the record asks for, at the address where the replica is.
 func (w *worker) is(todo task, r Record) bool {
 	return w.todo == todo && w.of == about(todo, r) && w.address == r.Spec.ReplicaAddress
+}
+
+// ended is closed once the worker has ended; nil for none.
+func (w *worker) ended() <-chan struct{} {
+	if w == nil {
+		return nil
+	}
+	return w.done
 }
 
 func (w *worker) stopped() bool {
@@ -88,6 +96,8 @@ func (w *worker) run(ctx context.Context) error {
 		err = w.retrying(ctx, w.follow, nil)
 	case taskCheck:
 		err = w.check(ctx)
+	case taskLook:
+		err = w.lookOnly(ctx)
 	}
 	if w.stopped() || errors.Is(err, errSuperseded) {
 		return nil
@@ -110,7 +120,9 @@ var errAgain = errors.New("again")
 
 // retrying repeats once until it succeeds, fails for good or is stopped. Between failures that time cures it
 // waits; failed, if there is one, is told of each.
-func (w *worker) retrying(ctx context.Context, once func(context.Context) error, failed func(context.Context, error, time.Duration) error) error {
+func (w *worker) retrying(
+	ctx context.Context, once func(context.Context) error, failed func(context.Context, error, time.Duration) error,
+) error {
 	for {
 		err := once(ctx)
 		switch {
