@@ -141,34 +141,51 @@ func (m *model) pick(r *rand.Rand) (first, count int64) {
 	return first, 1 + r.Int64N(min(limit, grains-first))
 }
 
-// check compares extents, and content extent by extent.
+// check compares extents, and content.
 func (m *model) check(t testing.TB, d image) {
 	t.Helper()
-	next := int64(0)
-	held := 0
+	changed := slices.Sorted(maps.Keys(m.stamps))
+	rest, next := changed, int64(0)
 	for e, err := range d.Extents(0, m.SizeBytes) {
 		must(t, err)
 		if e.Offset != next || e.Length <= 0 {
 			t.Fatalf("%+v where %d follows", e, next)
 		}
 		next = e.End()
-		held += m.checkExtent(t, d, e)
+		n, _ := slices.BinarySearch(rest, (e.End()+grain-1)/grain)
+		m.checkExtent(t, d, e, rest[:n])
+		rest = rest[n:]
 	}
 	if next != m.SizeBytes {
 		t.Fatalf("the extents end at %d of %d", next, m.SizeBytes)
 	}
-	if held != len(m.stamps) && m.layer {
-		t.Fatalf("%d grains are held, want %d", held, len(m.stamps))
+	m.checkContent(t, d, changed)
+}
+
+// checkExtent holds a range against the grains of it that were changed.
+func (m *model) checkExtent(t testing.TB, d image, e disk.Extent, changed []int64) {
+	t.Helper()
+	if e.Kind == disk.Absent {
+		if _, err := d.ReadAt(make([]byte, 512), e.Offset); !errors.Is(err, disk.ErrAbsent) {
+			t.Fatalf("reading %+v: %v", e, err)
+		}
 	}
-	m.checkContent(t, d)
+	grains := (e.Length + grain - 1) / grain
+	if n := int64(len(changed)); e.Kind == disk.Absent && n > 0 || m.layer && e.Kind != disk.Absent && n != grains {
+		t.Fatalf("%d grains were changed in %+v", n, e)
+	}
+	for _, g := range changed {
+		if m.stamps[g] != 0 && e.Kind != disk.Data {
+			t.Fatalf("grain %d has the stamp %d and is in %+v", g, m.stamps[g], e)
+		}
+	}
 }
 
 // checkContent reads all that was changed, neighbours at once.
-func (m *model) checkContent(t testing.TB, d image) {
+func (m *model) checkContent(t testing.TB, d image, changed []int64) {
 	t.Helper()
 	const atOnce = 64
 	buffer := make([]byte, atOnce*grain)
-	changed := slices.Sorted(maps.Keys(m.stamps))
 	for len(changed) > 0 {
 		first, n := changed[0], 1
 		for n < min(atOnce, len(changed)) && changed[n] == first+int64(n) {
@@ -186,36 +203,4 @@ func (m *model) checkContent(t testing.TB, d image) {
 		}
 		changed = changed[n:]
 	}
-}
-
-// checkExtent holds a range against the model, and answers how many grains of it the file holds.
-func (m *model) checkExtent(t testing.TB, d image, e disk.Extent) int {
-	t.Helper()
-	first, last := e.Offset/grain, (e.End()-1)/grain
-	if e.Kind == disk.Absent {
-		if _, err := d.ReadAt(make([]byte, 512), e.Offset); !errors.Is(err, disk.ErrAbsent) {
-			t.Fatalf("reading %+v: %v", e, err)
-		}
-	}
-	if last-first > int64(len(m.stamps)) {
-		for g, stamp := range m.stamps {
-			if g >= first && g <= last && (e.Kind == disk.Absent || e.Kind != disk.Data && stamp != 0) {
-				t.Fatalf("grain %d has the stamp %d and is in %+v", g, stamp, e)
-			}
-		}
-		if e.Kind == disk.Absent {
-			return 0
-		}
-		return int(last - first + 1)
-	}
-	for g := first; g <= last; g++ {
-		stamp, present := m.stamps[g]
-		if present == (e.Kind == disk.Absent) && m.layer || e.Kind != disk.Data && stamp != 0 {
-			t.Fatalf("grain %d (present %t) has the stamp %d and is in %+v", g, present, stamp, e)
-		}
-	}
-	if e.Kind == disk.Absent {
-		return 0
-	}
-	return int(last - first + 1)
 }
