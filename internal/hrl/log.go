@@ -158,8 +158,10 @@ func (l *Log) Sent(off, n int64) error {
 	}
 	return l.guard(func() {
 		epoch := l.epoch.Load()
-		l.sent.set(first/blocksPerSent, ceilDiv(end, blocksPerSent))
-		epoch.clear(first, end)
+		for at, count := epoch.next(first, end, end); count > 0; at, count = epoch.next(at+count, end, end) {
+			l.sent.set(at/blocksPerSent, ceilDiv(at+count, blocksPerSent))
+			epoch.clear(at, at+count)
+		}
 		if epoch.count.Load() == 0 {
 			epoch.tidy()
 		}

@@ -101,6 +101,10 @@ func TestMarksMoveAndComeBack(t *testing.T) {
 	}
 	must(t, l.Mark(1<<20, 1))
 	must(t, l.Sent(0, 8191)) // block 1 is not covered
+	must(t, l.Sent(8192, 1<<20))
+	if l.SentBytes() != hrl.SentSize {
+		t.Fatalf("%d bytes are sent, of which most were not in the epoch", l.SentBytes())
+	}
 	must(t, l.Sent(size-512, 512))
 	if got := pending(t, l); len(got) != 1 || got[0] != 1 {
 		t.Fatalf("what is not sent is %v", got)
