@@ -20,6 +20,10 @@
 //     written when the agent was killed: only what the agent's own writes cannot change is compared. The cursors of an
 //     incomplete base renew its stamp, and a write long after the last is another program's; then the pass begins
 //     again, and what was received stays. A merge writes again all that it covers.
+//   - A file's format is stated when its disk is prepared and kept with it. Here it is a word: only Storage knows what
+//     it means.
+//   - A committed layer names what lies below it and, where the format has one, the identity that this has. A merge
+//     gives the base the layer's identity before it writes anything else.
 //   - A layer or base file that is missing is a fault; it is never made again.
 //   - At most MaxWaiting committed layers wait on a disk; with the receiving one its depth is at most three.
 //

@@ -123,7 +123,9 @@ func (r *Receiver) CloseIdle(atLeast time.Duration) {
 	}
 	r.mu.Unlock()
 	for name, t := range all {
-		t.changing.Lock()
+		if !t.changing.TryLock() {
+			continue // somebody is at it
+		}
 		if r.current(name, t) && t.idle(atLeast) {
 			r.Log.Info("the disks of a transfer without a primary are closed", "vm", name)
 			r.drop(name)

@@ -57,17 +57,18 @@ type Receiver struct {
 	Config
 
 	mu sync.Mutex
-	// transfers are the VMs whose disks are open for a transfer, by name.
+	// transfers are the VMs whose disks are open for a transfer, or being opened, by name.
 	transfers map[string]*transfer
 	closed    bool
 }
 
-// transfer is a VM whose disks are open and held for its transfer.
+// transfer is a VM whose disks are open, or being opened, and held for its transfer.
 type transfer struct {
-	vm      *chain.VM
+	vm *chain.VM
+	// release gives the disks back; set when they are open.
 	release func()
 
-	// changing is held by whoever begins, commits or aborts the transfer, or takes a session.
+	// changing is held by whoever opens the disks, begins, commits or aborts the transfer, or takes a session.
 	changing sync.Mutex
 	// sessions are the streams that run, by disk, and used is when the last one ended or a call came; guarded by mu.
 	mu       sync.Mutex
@@ -87,47 +88,16 @@ func New(config Config) *Receiver {
 	return &Receiver{Config: config, transfers: map[string]*transfer{}}
 }
 
-// open opens the VM's disks and holds them for a transfer, or finds them open.
-func (r *Receiver) open(vmName string) (*transfer, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.closed {
-		return nil, failure.New(failure.Unreachable, failure.ReasonShuttingDown, "the replica agent is shutting down").
-			On(vmName, "")
-	}
-	if t := r.transfers[vmName]; t != nil {
-		return t, nil
-	}
-	vm := r.Registry.VM(vmName)
-	unhold, err := vm.Hold(chain.ToTransfer)
-	if err != nil {
-		return nil, err
-	}
-	if err := vm.Acquire(); err != nil {
-		unhold()
-		return nil, err
-	}
-	t := &transfer{vm: vm, sessions: map[string]*running{}, used: time.Now()}
-	t.release = func() {
-		if err := vm.ReleaseTransfer(); err != nil {
-			r.Log.Error("close the disks after a transfer", "vm", vmName, "error", err)
-		}
-		unhold()
-	}
-	r.transfers[vmName] = t
-	if r.Obstacles != nil {
-		r.Obstacles.Opened(vmName)
-	}
-	return t, nil
-}
-
-// enter is open with changing held. What was given back while it waited for that is opened again, so that no session
-// runs that the next one would not know of.
+// enter opens the VM's disks and holds them for a transfer, or finds them open, and takes changing. What was given back
+// while it waited for that is opened again, so that no session runs that the next one would not know of.
 func (r *Receiver) enter(vmName string) (*transfer, error) {
 	for {
-		t, err := r.open(vmName)
+		t, made, err := r.place(vmName)
 		if err != nil {
 			return nil, err
+		}
+		if made {
+			return t, r.open(vmName, t)
 		}
 		t.changing.Lock()
 		if r.current(vmName, t) {
@@ -136,6 +106,53 @@ func (r *Receiver) enter(vmName string) (*transfer, error) {
 		}
 		t.changing.Unlock()
 	}
+}
+
+// place is the VM's transfer. One that was made just now has its disks closed and changing held: only who asks for the
+// same VM waits for their opening, which may take as long as the storage does.
+func (r *Receiver) place(vmName string) (t *transfer, made bool, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return nil, false, failure.New(failure.Unreachable, failure.ReasonShuttingDown,
+			"the replica agent is shutting down").On(vmName, "")
+	}
+	if t := r.transfers[vmName]; t != nil {
+		return t, false, nil
+	}
+	t = &transfer{vm: r.Registry.VM(vmName), sessions: map[string]*running{}, used: time.Now()}
+	t.changing.Lock()
+	r.transfers[vmName] = t
+	return t, true, nil
+}
+
+// open opens the disks of a transfer that was placed just now; when it fails the transfer is gone, and changing given
+// back.
+func (r *Receiver) open(vmName string, t *transfer) error {
+	unhold, err := t.vm.Hold(chain.ToTransfer)
+	if err == nil {
+		if err = t.vm.Acquire(); err != nil {
+			unhold()
+		}
+	}
+	if err != nil {
+		r.mu.Lock()
+		delete(r.transfers, vmName)
+		r.mu.Unlock()
+		t.changing.Unlock()
+		return err
+	}
+	t.release = func() {
+		if err := t.vm.ReleaseTransfer(); err != nil {
+			r.Log.Error("close the disks after a transfer", "vm", vmName, "error", err)
+		}
+		unhold()
+	}
+	t.use()
+	if r.Obstacles != nil {
+		r.Obstacles.Opened(vmName)
+	}
+	return nil
 }
 
 // enterFor is enter for a call whose request was read with that error.
@@ -238,25 +255,26 @@ func (r *Receiver) CommitTransfer(ctx context.Context, request *vmreplicav1.Comm
 	}, nil
 }
 
-// commitFailed says why nothing was committed. An error of the storage leaves the open files unusable: they are
-// opened anew for the next attempt, and a failed sync ends the transfer for good.
+// commitFailed says why nothing was committed. A failed sync, whatever was synced, ends the transfer for good, before
+// anything else could be made of it. After any other error of the storage the files are opened anew for the next attempt,
+// and when another file may lie there now.
 func (r *Receiver) commitFailed(t *transfer, id replication.ID, err error) error {
-	found := failure.Find(err)
-	if found.Reason == failure.ReasonReplicaRecord {
-		r.drop(t.vm.Name()) // another file may lie there now
-		return err
-	}
-	if found.Reason != failure.ReasonInternal || found.Err == nil {
-		return err
-	}
-	r.drop(t.vm.Name())
 	if errors.Is(err, durable.ErrSync) {
 		_, recordErr := t.vm.Update(func(r *chain.Record) error { return r.FailTransfer(id, err.Error()) })
+		r.drop(t.vm.Name())
 		if recordErr != nil {
 			return recordErr
 		}
 	}
-	return failure.Locate(storage.Failure(found.Err), found.VM, found.Disk)
+	found := failure.Find(err)
+	switch {
+	case found.Reason == failure.ReasonReplicaRecord, found.Reason == failure.ReasonStorageFailed:
+		r.drop(t.vm.Name())
+	case found.Reason == failure.ReasonInternal && found.Err != nil:
+		r.drop(t.vm.Name())
+		return failure.Locate(storage.Failure(found.Err), found.VM, found.Disk)
+	}
+	return err
 }
 
 // commitWait is how long a commit waits for streams that have finished to end.

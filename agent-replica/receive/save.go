@@ -88,7 +88,9 @@ func (s *session) failTransfer(err error) error {
 }
 
 // mergeBytes is the most that the base can grow by in the merge: what the layer holds, and no more than the base
-// lacks.
+// lacks. However much a format allocates at a time, its file takes space only where something was written, and tables
+// grow with what they tell of on both sides. A base of another make that shares or compresses its content may take more
+// than that; where there is no room the merge then waits.
 func (s *session) mergeBytes() int64 {
 	held, known := s.target.AllocatedBytes()
 	if !known {
