@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"vmreplica/internal/nbd"
 )
 
@@ -33,7 +35,10 @@ func BenchmarkServer(b *testing.B) {
 	}
 }
 
-const benchSize = 256 << 20
+const (
+	benchSize    = 256 << 20
+	benchSeconds = 2
+)
 
 func compare(b *testing.B, args []string) {
 	dir, err := os.MkdirTemp("/dev/shm", "nbd-bench")
@@ -49,10 +54,14 @@ func compare(b *testing.B, args []string) {
 	own := one(b, nbd.Options{}, d)
 	other := startQEMU(b, dir, path)
 	var mine, theirs float64
+	var used time.Duration
 	for b.Loop() {
+		before := processorTime(b)
 		mine += fio(b, own.uri(""), args)
+		used += processorTime(b) - before
 		theirs += fio(b, other, args)
 	}
+	b.ReportMetric(float64(used.Microseconds())/(mine*benchSeconds), "cpu-us/op")
 	b.ReportMetric(mine/float64(b.N), "iops")
 	b.ReportMetric(theirs/float64(b.N), "qemu-nbd-iops")
 	b.ReportMetric(mine/theirs, "ratio")
@@ -82,10 +91,17 @@ func startQEMU(b *testing.B, dir, path string) string {
 	}
 }
 
-// fio is the operations a second of two seconds.
+// processorTime is what this process, the server in it, has used.
+func processorTime(b *testing.B) time.Duration {
+	var usage unix.Rusage
+	must(b, unix.Getrusage(unix.RUSAGE_SELF, &usage))
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+}
+
+// fio is the operations a second of benchSeconds.
 func fio(b *testing.B, uri string, args []string) float64 {
 	args = append([]string{"--name=bench", "--ioengine=nbd", "--uri=" + uri, "--size=" + fmt.Sprint(benchSize),
-		"--time_based", "--runtime=2", "--output-format=json", "--randrepeat=0"}, args...)
+		"--time_based", fmt.Sprintf("--runtime=%d", benchSeconds), "--output-format=json", "--randrepeat=0"}, args...)
 	output, err := exec.Command("fio", args...).Output()
 	must(b, err)
 	output = output[bytes.IndexByte(output, '{'):] // notices precede the report

@@ -223,3 +223,5 @@ func one(t testing.TB, o nbd.Options, export nbd.Export) *running {
 	t.Helper()
 	return serve(t, o, map[string]nbd.Export{"": export, "disk": export})
 }
+
+func temporary(t testing.TB, name string) string { return filepath.Join(t.TempDir(), name) }
