@@ -40,10 +40,11 @@ type fileID struct{ Device, Inode uint64 }
 
 // The prelude of a slot: magic, version, length of the JSON, digest of the JSON.
 const (
-	magic         = "VMRHRL\r\n"
-	version       = 1
-	preludeBytes  = 24
-	evidenceBytes = 1024
+	magic        = "VMRHRL\r\n"
+	version      = 1
+	preludeBytes = 24
+	// evidenceBytes bounds a loss's evidence, which JSON may spell six times as long.
+	evidenceBytes = 512
 )
 
 // errHeader is in the chain of every reason not to take a slot for a header.

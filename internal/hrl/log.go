@@ -3,7 +3,6 @@ package hrl
 import (
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 
@@ -43,9 +42,6 @@ type verdict struct {
 	Loss
 	unrecorded error
 }
-
-// ErrNotRecorded is answered when a log is lost and no place could be found where that would outlive the agent.
-var ErrNotRecorded = errors.New("that the log is lost could not be recorded")
 
 // newLog is a log over a mapping.
 func newLog(dir durable.Dir, name string, file durable.File, mapped []byte, h header) *Log {
@@ -208,102 +204,6 @@ func (l *Log) EpochBytes() int64 { return l.epoch.Load().count.Load() * BlockSiz
 // SentBytes is how much was sent and is not acknowledged, in units of SentSize.
 func (l *Log) SentBytes() int64 { return l.sent.count.Load() * SentSize }
 
-// guard does something with the mapping. A fault there, of a file that was cut short or cannot be read, makes the log
-// lost instead of ending the agent.
-func (l *Log) guard(do func()) error {
-	fault := caught(do)
-	if fault == nil {
-		return nil
-	}
-	if err := l.Failed(fault); err != nil {
-		return err
-	}
-	return errors.New(l.faulted(fault).Evidence)
-}
-
-// caught is what do ended with: nil, or the fault.
-func caught(do func()) (fault error) {
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer func() {
-		if found := recover(); found != nil {
-			fault = fmt.Errorf("%v", found)
-		}
-	}()
-	do()
-	return nil
-}
-
-// Lose makes the log lost, durably when it answers nil. The first cause stays. A log whose header cannot be written is
-// removed, which says the same to whoever opens it.
-func (l *Log) Lose(loss Loss) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if found := l.lost.Load(); found != nil {
-		return found.unrecorded
-	}
-	if len(loss.Evidence) > evidenceBytes {
-		loss.Evidence = loss.Evidence[:evidenceBytes]
-	}
-	if loss.At.IsZero() {
-		loss.At = now()
-	}
-	err := l.change(func(h *header) { h.Lost = loss })
-	if err != nil {
-		l.broken = true
-		err = l.remove(err)
-	}
-	l.lost.Store(&verdict{loss, err})
-	return err
-}
-
-// remove takes the log's name away. The caller holds mu.
-func (l *Log) remove(cause error) error {
-	if l.file == nil {
-		return fmt.Errorf("%w: %w", ErrNotRecorded, cause)
-	}
-	err := l.dir.Remove(l.name)
-	if err == nil {
-		err = l.dir.Sync(".")
-	}
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrNotRecorded, errors.Join(cause, err))
-	}
-	return nil
-}
-
-// change writes an altered header to one slot and then to the other, each synced with all that was marked until then.
-// The caller holds mu.
-func (l *Log) change(alter func(*header)) error {
-	if l.file == nil || l.broken {
-		return errors.New("the log has no file")
-	}
-	next := l.header
-	next.Sequence++
-	alter(&next)
-	if err := writeHeader(l.file, next); err != nil {
-		return err
-	}
-	l.header = next
-	return nil
-}
-
-func writeHeader(file durable.File, h header) error {
-	slot, err := h.encode()
-	if err != nil {
-		return err
-	}
-	for i := range slots {
-		at := (h.Sequence + uint64(i)) % slots
-		if _, err := file.WriteAt(slot, int64(at)*pageSize); err != nil {
-			return fmt.Errorf("write the log's header: %w", err)
-		}
-		if err := file.Sync(); err != nil {
-			return fmt.Errorf("write the log's header: %w", err)
-		}
-	}
-	return nil
-}
-
 // Begin makes the log exact from a new baseline: what is in the epoch and in sent is forgotten, because everything is
 // compared, and only what is live counts. The caller has flipped and waited for the writes of before. A failure of the
 // file is answered and makes the log lost.
@@ -319,22 +219,6 @@ func (l *Log) Begin(baseline replication.ID) error {
 // Follow names the baseline anew, once what was begun is committed.
 func (l *Log) Follow(baseline replication.ID) error {
 	return l.changed(func(h *header) { h.Baseline = baseline })
-}
-
-// changed is change for a caller who does not hold mu; an error makes the log lost.
-func (l *Log) changed(alter func(*header)) error {
-	l.mu.Lock()
-	err := l.change(alter)
-	l.mu.Unlock()
-	if err != nil {
-		return l.failed(err)
-	}
-	return nil
-}
-
-// failed makes the log lost to an error of its file.
-func (l *Log) failed(err error) error {
-	return errors.Join(err, l.Lose(lost(WriteFailed, "the log %s could not be written: %v", l.name, err)))
 }
 
 // Close folds everything into live and closes the log cleanly: nothing else will write to the image, whose stamp this
