@@ -236,3 +236,34 @@ func TestAResyncReadsARunningDisk(t *testing.T) {
 	must(t, source.Close())
 	r.close()
 }
+
+// unusable is a directory in which no file can be had.
+type unusable struct{ durable.Dir }
+
+func (u unusable) Open(string, durable.Mode) (durable.File, error) { return nil, errIO }
+func (u unusable) Create(string) (durable.File, error)             { return nil, errSpace }
+
+func TestADiskWithoutALogIsServed(t *testing.T) {
+	r := newRig(t, ample, 1<<20)
+	r.close()
+	r.logs = unusable{r.dir}
+	r.open()
+	if loss := r.losses[len(r.losses)-1]; loss.Cause != hrl.WriteFailed || r.disks[0].Loss().Cause != hrl.WriteFailed {
+		t.Fatalf("told %v, tracking is %v", loss, r.disks[0].Loss())
+	}
+	if _, err := r.disks[0].WriteAt([]byte{1}, 5000); err != nil || r.group.Figures().Live != hrl.BlockSize {
+		t.Fatalf("%+v, %v", r.group.Figures(), err)
+	}
+	if err := r.begin(); failure.Find(err).Reason != failure.ReasonStorageFailed {
+		t.Fatalf("a resync began without a log: %v", err)
+	}
+	r.close()
+
+	r.logs, r.unable = unusable{r.dir}, errSpace
+	_, err := tracking.OpenLive(tracking.LiveOptions{
+		ID: "root", Image: r.images[0], Logs: r.logs, Log: name(0), Known: r.known[0], Lost: r.lost,
+	})
+	if err == nil {
+		t.Fatal("a disk is served whose loss nobody recorded")
+	}
+}
