@@ -31,7 +31,7 @@ func TestCrashes(t *testing.T) {
 				if err == nil && states%397 == 0 {
 					err = s.m.askOracle(t, crash)
 				}
-				if err == nil && states%37 == 0 {
+				if err == nil && states%101 == 0 {
 					err = s.m.goOn(crash)
 				}
 				if err != nil {

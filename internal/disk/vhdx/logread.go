@@ -15,6 +15,8 @@ type logReader struct {
 	// budget is how many bytes may still be read before the log is taken for a trap: entries that are not whole are
 	// read in vain, and an honest log has few.
 	budget int64
+	// look is room for what may be an entry's header; most sectors of a log hold none.
+	look [entryHeaderSize]byte
 }
 
 // activeSequence is the entries that a replay applies, from the oldest still needed to the head.
@@ -75,6 +77,12 @@ func (r *logReader) sequenceAt(at int64) (found *activeSequence, length int64, e
 // read reads the entry at a place of the ring and checks all of it. Each descriptor is given to visit, when there is
 // one, before it is known whether the entry is whole.
 func (r *logReader) read(at int64, visit func(descriptor, []byte) error) (entryHeader, bool, error) {
+	if err := r.sector(r.look[:], at); err != nil {
+		return entryHeader{}, false, err
+	}
+	if _, possible := parseEntryHeader(r.look[:], r.guid, r.ring.length); !possible {
+		return entryHeader{}, false, nil
+	}
 	first := make([]byte, logSector)
 	if err := r.sector(first, at); err != nil {
 		return entryHeader{}, false, err
@@ -91,7 +99,7 @@ func (r *logReader) read(at int64, visit func(descriptor, []byte) error) (entryH
 	return header, whole, err
 }
 
-// sector reads one sector of the ring.
+// sector reads a sector of the ring, or its beginning.
 func (r *logReader) sector(p []byte, at int64) error {
 	return readFull(r.file, p, r.ring.offset+at%r.ring.length)
 }
