@@ -2,6 +2,7 @@ package merge
 
 import (
 	"context"
+	"math"
 
 	"vmreplica/agent-replica/chain"
 	"vmreplica/agent-replica/storage"
@@ -21,6 +22,8 @@ type position struct {
 	layer  string
 	offset int64
 	merged int64
+	// data is what of merged is content.
+	data int64
 }
 
 // copier copies one layer into its base.
@@ -31,8 +34,11 @@ type copier struct {
 	name  string
 	layer disk.Layer
 	base  disk.Disk
-	// total is what the layer holds and merged what of it is copied, in bytes; held is what the balloon has yet.
-	total, merged, held int64
+	// total is what the layer holds and merged what of it is copied, in bytes; data is what of the rest is content, which
+	// alone takes space of the base.
+	total, merged, data int64
+	// held is the most that the balloon can have yet.
+	held int64
 }
 
 // measure counts what the layer holds.
@@ -44,8 +50,11 @@ func (c *copier) measure() error {
 		if extent.Kind != disk.Absent {
 			c.total += extent.Length
 		}
+		if extent.Kind == disk.Data {
+			c.data += extent.Length
+		}
 	}
-	c.held = c.total
+	c.held = math.MaxInt64
 	return nil
 }
 
@@ -54,6 +63,8 @@ func (c *copier) measure() error {
 func (c *copier) copy(ctx context.Context) error {
 	start := c.merger.resumeAt(c.vm, c.disk, c.name)
 	c.merged = start.merged
+	whole := c.data
+	c.data -= start.data
 	c.merger.progress(c)
 	reached, err := c.copyFrom(ctx, start.offset)
 	if err != nil && failure.Find(storage.Failure(err)).Reason != failure.ReasonStorageFull {
@@ -63,7 +74,9 @@ func (c *copier) copy(ctx context.Context) error {
 		return finalError(flushErr)
 	}
 	if err != nil {
-		c.merger.remember(c.vm, c.disk, position{layer: c.name, offset: reached, merged: c.merged})
+		c.merger.remember(c.vm, c.disk, position{
+			layer: c.name, offset: reached, merged: c.merged, data: whole - c.data,
+		})
 		return err
 	}
 	c.merger.forget(c.vm, c.disk)
@@ -95,9 +108,6 @@ func (c *copier) copyFrom(ctx context.Context, off int64) (reached int64, err er
 			if ctx.Err() != nil {
 				return reached, ctx.Err()
 			}
-			if err := c.deflate(part.Length); err != nil {
-				return reached, err
-			}
 			if err := c.copyPart(part, buffer); err != nil {
 				return reached, err
 			}
@@ -128,26 +138,50 @@ func pieces(extent disk.Extent) func(yield func(disk.Extent) bool) {
 func (c *copier) copyPart(part disk.Extent, buffer []byte) error {
 	switch part.Kind {
 	case disk.Zero:
-		return c.base.Zero(part.Offset, part.Length)
+		return c.zero(part)
 	case disk.Unmapped:
 		return c.base.Unmap(part.Offset, part.Length)
+	}
+	if err := c.deflate(); err != nil {
+		return err
 	}
 	data := buffer[:part.Length]
 	if _, err := c.layer.ReadAt(data, part.Offset); err != nil {
 		return err
 	}
-	_, err := c.base.WriteAt(data, part.Offset)
-	return err
+	if _, err := c.base.WriteAt(data, part.Offset); err != nil {
+		return err
+	}
+	c.data -= part.Length
+	return nil
 }
 
-// deflate gives back the balloon's room for what is about to be written, some steps ahead.
-func (c *copier) deflate(n int64) error {
-	rest := max(0, c.total-c.merged-n)
-	if rest >= c.held {
+// zero makes zeros of what of the base is none: zeros take no space that the base did not have.
+func (c *copier) zero(part disk.Extent) error {
+	for extent, err := range c.base.Extents(part.Offset, part.Length) {
+		if err == nil && extent.Kind == disk.Data {
+			err = c.base.Zero(extent.Offset, extent.Length)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// deflate gives the balloon's room back some steps before it is needed, and keeps what the rest can take: its content,
+// and no more than the base lacks, though the base may lack much of what comes first.
+func (c *copier) deflate() error {
+	keep := c.data
+	if allocated, known := c.base.AllocatedBytes(); known {
+		keep = chain.MergeRoom(c.base.Size(), c.data, allocated)
+	}
+	keep = max(0, keep-releaseBytes)
+	if c.held-keep < releaseBytes/2 && (keep > 0 || c.held == 0) {
 		return nil
 	}
-	c.held = max(0, rest-releaseBytes)
-	return c.merger.config.Space.Balloon(chain.BalloonFile(c.file)).ShrinkTo(c.held)
+	c.held = keep
+	return c.merger.config.Space.Balloon(chain.BalloonFile(c.file)).ShrinkTo(keep)
 }
 
 func (m *Merger) resumeAt(vm, diskID, layer string) position {

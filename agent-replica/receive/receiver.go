@@ -245,6 +245,10 @@ func (r *Receiver) CommitTransfer(ctx context.Context, request *vmreplicav1.Comm
 	if err := t.awaitAll(ctx, commitWait); err != nil {
 		return nil, err
 	}
+	if err := r.holdRooms(t); err != nil {
+		r.noteObstacle(vmName, err)
+		return nil, err
+	}
 	record, err := t.vm.Commit(commit)
 	if err != nil {
 		return nil, r.commitFailed(t, commit.Transfer, err)

@@ -57,20 +57,23 @@ func (s *session) saveCursor() error {
 	return s.checkRoom(record)
 }
 
-// flush makes the target durable and holds the space of its merge. A flush that failed for want of space left the
-// file as it was, and is made again on the file opened anew; a failed sync ends the transfer for good.
+// flush makes the target durable and holds the space of its merge, each time anew: a flush says nothing of the space
+// when the one before found none. A flush that failed for want of space left the file as it was, and is made again on
+// the file opened anew; a failed sync ends the transfer for good.
 func (s *session) flush() error {
-	if s.verifying() || !s.written.Swap(false) {
+	if s.verifying() {
 		return nil
 	}
-	if err := s.target.Flush(); err != nil {
-		s.spoiled.Store(true)
-		return storage.Failure(err)
+	if s.written.Swap(false) {
+		if err := s.target.Flush(); err != nil {
+			s.spoiled.Store(true)
+			return storage.Failure(err)
+		}
 	}
 	if s.balloon == "" {
 		return nil
 	}
-	return s.space.Balloon(s.balloon).Grow(s.mergeBytes())
+	return holdRoom(s.space.Balloon(s.balloon), s.target, s.base)
 }
 
 // failTransfer ends the transfer for good when err leaves unknown what the target holds: a sync has failed, whoever
@@ -85,21 +88,6 @@ func (s *session) failTransfer(err error) error {
 		return recordErr
 	}
 	return err
-}
-
-// mergeBytes is the most that the base can grow by in the merge: what the layer holds, and no more than the base
-// lacks. However much a format allocates at a time, its file takes space only where something was written, and tables
-// grow with what they tell of on both sides. A base of another make that shares or compresses its content may take more
-// than that; where there is no room the merge then waits.
-func (s *session) mergeBytes() int64 {
-	held, known := s.target.AllocatedBytes()
-	if !known {
-		return 0
-	}
-	if base, known := s.base.AllocatedBytes(); known {
-		held = min(held, max(s.geometry.Size()-base, 0))
-	}
-	return held
 }
 
 // finish makes the end durable and answers the root.

@@ -6,6 +6,7 @@ import (
 	"path"
 
 	"vmreplica/internal/durable"
+	"vmreplica/internal/failure"
 )
 
 // Balloon holds the space of a merge in a preallocated file without content. Nothing of it must survive a crash: a
@@ -18,26 +19,52 @@ type Balloon struct {
 // Balloon is the one of that file name; it need not exist yet.
 func (s *Storage) Balloon(file string) *Balloon { return &Balloon{storage: s, file: file} }
 
-// Grow makes the balloon hold at least to bytes; STORAGE_FULL when there is no room. Where the filesystem cannot
-// reserve space there is no balloon, and no error.
+// Grow makes the balloon hold at least to bytes; STORAGE_FULL, with what is lacking, when there is no room. Where the
+// filesystem cannot reserve space there is no balloon, and no error.
 func (b *Balloon) Grow(to int64) error {
 	file, err := b.open()
 	if err != nil {
 		return b.storage.fault(err, b.file)
 	}
-	size, err := file.Size()
-	if err == nil && size < to {
-		err = grow(file, size, to)
+	held, err := b.held(file)
+	if err == nil && held < to {
+		if err = grow(file, held, to); isFull(err) {
+			err = b.lacks(to - held)
+		}
 	}
 	return b.storage.fault(errors.Join(err, file.Close()), b.file)
 }
 
-// grow extends the file first: space behind a file's end is given back by no truncation on some filesystems.
-func grow(file durable.File, from, to int64) error {
-	if err := file.Truncate(to); err != nil {
+// held is how much of the file has space: a crash may have left less than its size.
+func (b *Balloon) held(file durable.File) (int64, error) {
+	size, err := file.Size()
+	if err != nil {
+		return 0, err
+	}
+	allocated, err := b.storage.Allocated(b.file)
+	return min(size, allocated), err
+}
+
+func (b *Balloon) lacks(bytes int64) error {
+	free, err := b.storage.Free()
+	if err != nil {
 		return err
 	}
-	err := file.Allocate(from, to-from)
+	return failure.New(failure.Exhausted, failure.ReasonStorageFull,
+		"the replica's storage is full: the merge needs %d bytes more than are held for it, and %d are free", bytes, free).
+		Try("Free some space in %s; it goes on by itself.", b.storage.Path("."))
+}
+
+// grow extends the file first: space behind a file's end is given back by no truncation on some filesystems.
+func grow(file durable.File, from, to int64) error {
+	size, err := file.Size()
+	if err == nil && size < to {
+		err = file.Truncate(to)
+	}
+	if err != nil {
+		return err
+	}
+	err = file.Allocate(from, to-from)
 	if err == nil {
 		return nil
 	}

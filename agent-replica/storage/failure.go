@@ -12,7 +12,7 @@ import (
 func Failure(err error) error {
 	var known *failure.Error
 	var host syscall.Errno
-	full := errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+	full := isFull(err)
 	found := errors.As(err, &known)
 	switch {
 	case err == nil:
@@ -25,6 +25,8 @@ func Failure(err error) error {
 			Try("Free some space; it goes on by itself.")
 	default:
 		return failure.New(failure.Internal, failure.ReasonStorageFailed, "the replica's storage failed: %w", err).
-			Try("Look into the host's log for errors of the storage, then restart the agent.")
+			Try("Look into the host's log for errors of the storage, then repeat what failed; restart the agent if it stays.")
 	}
 }
+
+func isFull(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
