@@ -3,13 +3,13 @@ package vhdx_test
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"syscall"
 	"testing"
 
 	"vmreplica/internal/disk"
 	"vmreplica/internal/disk/vhdx"
+	"vmreplica/internal/durable"
 	"vmreplica/internal/durable/durabletest"
 )
 
@@ -53,7 +53,7 @@ func failAt(t *testing.T, s shape, k int, fault error) bool {
 		must(t, err)
 		return false
 	}
-	if !errors.Is(err, fault) {
+	if !errors.Is(err, fault) || errors.Is(err, errForgotten) {
 		t.Fatalf("operation %d answered %v, and it was said: %v", k, fault, err)
 	}
 	for crash := range f.Crashes(durabletest.Options{From: f.Ops(), Singles: 1, Random: 1}) {
@@ -90,8 +90,8 @@ func (f *faulty) play() error {
 		if again := step(); again != nil {
 			return f.final(first)
 		}
-		if ofSync(err) {
-			return fmt.Errorf("%w: %v", errForgotten, err)
+		if errors.Is(err, durable.ErrSync) {
+			return fmt.Errorf("%w: %w", errForgotten, err)
 		}
 	}
 	if err := f.d.Close(); err != nil {
@@ -100,12 +100,7 @@ func (f *faulty) play() error {
 	return first
 }
 
-func ofSync(err error) bool {
-	var of *fs.PathError
-	return errors.As(err, &of) && of.Op == durabletest.Sync.String()
-}
-
-// final is err when every call goes on to fail with it.
+// final is err when every call goes on to fail.
 func (f *faulty) final(err error) error {
 	f.Mark(change{1 << 50, 0, 1})
 	_, writing := f.d.WriteAt(content(1<<50), 0)
@@ -113,7 +108,7 @@ func (f *faulty) final(err error) error {
 		"write": writing, "flush": f.d.Flush(), "identity": f.d.SetIdentity(disk.Identity{3}), "close": f.d.Close(),
 	} {
 		if later == nil {
-			return fmt.Errorf("%w by %s: %v", errForgotten, call, err)
+			return fmt.Errorf("%w by %s: %w", errForgotten, call, err)
 		}
 	}
 	return err
