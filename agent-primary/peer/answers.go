@@ -8,13 +8,19 @@ import (
 
 	"vmreplica/agent-primary/relationship"
 	"vmreplica/agent-primary/resync"
+	"vmreplica/internal/api"
+	"vmreplica/internal/failure"
 	"vmreplica/internal/replication"
 
 	vmreplicav1 "vmreplica/proto/vmreplica/v1"
 )
 
-// maxDisks bounds the disks of a VM.
-const maxDisks = 64
+// maxDisks bounds the disks of a VM, maxReason and maxProblem a problem's code and its sentences, in bytes.
+const (
+	maxDisks   = 64
+	maxReason  = 64
+	maxProblem = 1024
+)
 
 // readPosition is a replica's record, checked.
 func readPosition(answer *vmreplicav1.ReconcileResponse) (relationship.Position, error) {
@@ -32,6 +38,7 @@ func readPosition(answer *vmreplicav1.ReconcileResponse) (relationship.Position,
 	if answer.GetLayersToMerge() < 0 || len(answer.GetDisks()) > maxDisks {
 		return relationship.Position{}, violation("%d layers of %d disks", answer.GetLayersToMerge(), len(answer.GetDisks()))
 	}
+	position.MergeProblem = readMergeProblem(answer.GetMergeProblem())
 	for _, disk := range answer.GetDisks() {
 		merged, total := disk.GetMergedBytes(), disk.GetMergeTotalBytes()
 		if replication.CheckName("disk", disk.GetId()) != nil || merged < 0 || merged > total {
@@ -43,6 +50,22 @@ func readPosition(answer *vmreplicav1.ReconcileResponse) (relationship.Position,
 		})
 	}
 	return position, nil
+}
+
+// readMergeProblem is what stands in the way of a merge, made fit to be shown; nil for none.
+func readMergeProblem(answer *vmreplicav1.MergeProblem) *relationship.MergeProblem {
+	if answer == nil {
+		return nil
+	}
+	found := failure.New(failure.Internal, cutTo(answer.GetReason(), maxReason), "%s", cutTo(answer.GetMessage(), maxProblem))
+	if found.Reason == "" {
+		found.Reason = failure.ReasonInternal
+	}
+	found.Remedy = cutTo(answer.GetRemedy(), maxProblem)
+	if disk := answer.GetDisk(); replication.CheckName("disk", disk) == nil {
+		found.Disk = disk
+	}
+	return &relationship.MergeProblem{Found: found, Since: api.TimeFromProto(answer.GetSince()), Final: answer.GetFinal()}
 }
 
 // readCursors are a replica's cursors in the order of the disks that were asked for, one each.

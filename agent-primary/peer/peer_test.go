@@ -261,3 +261,26 @@ func TestAnswersOutOfRangeAreRefused(t *testing.T) {
 		})
 	}
 }
+
+func TestWhatStandsInTheWayOfAMergeIsReadAndBounded(t *testing.T) {
+	since := time.Unix(1_700_000_000, 0).UTC()
+	problem := &vmreplicav1.MergeProblem{
+		Reason: failure.ReasonStorageFull, Message: "no room\x1b[2J" + strings.Repeat("x", 1<<16), Remedy: "Free space.",
+		Disk: "root", Since: timestamppb.New(since), Final: true,
+	}
+	served := &replica{reconcile: &vmreplicav1.ReconcileResponse{LayersToMerge: 1, MergeProblem: problem}}
+	position, err := newPair(t, "replica", served).link(t).Reconcile(t.Context())
+	if err != nil || position.MergeProblem == nil {
+		t.Fatalf("%+v, %v", position, err)
+	}
+	read := position.MergeProblem
+	if read.Found.Reason != failure.ReasonStorageFull || read.Found.Disk != "root" || read.Found.Remedy != "Free space." ||
+		!read.Since.Equal(since) || !read.Final || len(read.Found.Message) > 1024 || strings.Contains(read.Found.Message, "\x1b") {
+		t.Fatalf("%+v: %+v", read, read.Found)
+	}
+	problem.Disk, problem.Reason = "../x", ""
+	position, err = newPair(t, "replica", served).link(t).Reconcile(t.Context())
+	if err != nil || position.MergeProblem.Found.Disk != "" || position.MergeProblem.Found.Reason == "" {
+		t.Fatalf("%+v, %v", position, err)
+	}
+}

@@ -338,6 +338,10 @@ func TestAScheduledResyncIsWatchedUntilItIsCancelled(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if made, err := f.replications().GetReplication(t.Context(), &vmreplicav1.GetReplicationRequest{Name: "web01"}); err != nil ||
+		!made.GetStatus().GetNextResyncTime().AsTime().Equal(started.GetStartTime().AsTime()) {
+		t.Fatalf("the time of the next resync is %v, %v", made.GetStatus().GetNextResyncTime(), err)
+	}
 	f.stop()
 	f.start(t)
 	if again, err := f.resyncs().StartResync(t.Context(), request); err != nil || again.GetId() != started.GetId() {

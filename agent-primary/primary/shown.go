@@ -38,6 +38,9 @@ func statusToProto(v relationship.View) *vmreplicav1.ReplicationStatus {
 		},
 		NextAttemptTime: api.TimeToProto(v.NextAttempt), CreateTime: api.TimeToProto(v.CreateTime),
 	}
+	if active := v.Record.Active(); active != nil && active.State == replication.ResyncScheduled && active.StartTime.After(time.Now()) {
+		status.NextResyncTime = api.TimeToProto(active.StartTime)
+	}
 	if v.LastDuration > 0 {
 		status.LastSynchronizedDuration = durationpb.New(v.LastDuration)
 	}
@@ -70,17 +73,28 @@ func diskProgress(v relationship.View, index int) *vmreplicav1.TransferProgress 
 	return progressToProto(view, index)
 }
 
+// maxETA is the furthest end that is foretold, in seconds: 30 days.
+const maxETA = 30 * 24 * 60 * 60
+
 // progressToProto is how far a disk of a resync is.
 func progressToProto(v relationship.ResyncView, index int) *vmreplicav1.TransferProgress {
 	disk := v.Disks[index]
 	var rate int64
+	var stalled time.Time
 	if index < len(v.Progress) {
 		disk.Figures, rate = v.Progress[index].Figures, v.Progress[index].BytesPerSecond
+		stalled = v.Progress[index].StalledSince
 	}
 	progress := figuresToProto(disk.SizeBytes, disk.Figures)
-	if left := disk.SizeBytes - disk.Figures.ComparedBytes; rate > 0 && left > 0 {
+	left := disk.SizeBytes - disk.Figures.ComparedBytes
+	if rate > 0 && left > 0 {
 		progress.RateBytesPerSecond = rate
-		progress.Eta = durationpb.New((time.Duration(left/rate) * time.Second))
+		if seconds := left / rate; seconds <= maxETA {
+			progress.Eta = durationpb.New(time.Duration(seconds) * time.Second)
+		}
+	}
+	if left > 0 { // a disk that is compared waits for the others
+		progress.StalledSince = api.TimeToProto(stalled)
 	}
 	for _, merge := range v.Merge {
 		if merge.ID == disk.ID {
@@ -109,6 +123,9 @@ func resyncToProto(v relationship.ResyncView) *vmreplicav1.Resync {
 	}
 	if v.Suspended != nil {
 		shown.SuspendReason = v.Suspended.Reason
+	}
+	if v.Problem != nil {
+		shown.Problem, shown.Remedy = v.Problem.Message, v.Problem.Remedy
 	}
 	if end := endOf(v.Resync); !end.IsZero() {
 		shown.Duration = durationpb.New(max(0, end.Sub(v.StartTime)))

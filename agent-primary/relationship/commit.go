@@ -58,6 +58,28 @@ func (r Record) merging() (Record, []event.Event, error) {
 	return r, nil, err
 }
 
+// hindered notes what is in the way of the replica's merge, and nil that nothing is any more. Each is told of once.
+func (r Record) hindered(problem *MergeProblem) (Record, []event.Event, error) {
+	if active := r.Active(); active == nil || !active.awaitsMerge() {
+		return r, nil, failure.New(failure.Internal, failure.ReasonInternal, "no merge is there to be hindered")
+	}
+	r = r.clone()
+	r.Resync.Reason = reasonOf(problem)
+	if problem == nil {
+		return r, []event.Event{naming(event.MergeRecovered(r.Name), r)}, nil
+	}
+	found := problem.Found
+	return r, []event.Event{naming(event.MergeHindered(r.Name, found.Disk, found.Reason, fullStop(sentence(found)), problem.Final), r)}, nil
+}
+
+// reasonOf is a merge problem's code; empty for none.
+func reasonOf(problem *MergeProblem) string {
+	if problem == nil {
+		return ""
+	}
+	return problem.Found.Reason
+}
+
 // done ends a resync whose merge is done.
 func (r Record) done(now time.Time) (Record, []event.Event, error) {
 	r, err := r.advance(replication.ResyncDone)
@@ -65,8 +87,8 @@ func (r Record) done(now time.Time) (Record, []event.Event, error) {
 		return r, nil, err
 	}
 	blocks, bytes := r.Resync.differing()
-	return r.ended(now, "", fmt.Sprintf("proven equal; %s differed, %s sent",
-		event.Count(blocks, "block"), event.Count(bytes, "byte")))
+	return r.ended(now, "", fmt.Sprintf("proven equal; %s with %s of content differed",
+		event.Count(blocks, "block"), event.Size(bytes)))
 }
 
 // verified ends a verify: equal renews the proof, differing is a cause.
@@ -93,7 +115,10 @@ func (r Record) verified(now time.Time, outcome resync.Outcome, figures []resync
 		return r.ended(now, "", "equal")
 	}
 	blocks, bytes := r.Resync.differing()
-	result := fmt.Sprintf("the replica differs: %s, %s", event.Count(blocks, "block"), event.Count(bytes, "byte"))
+	result := "the replica differs: " + event.Differing(blocks)
+	if bytes > 0 {
+		result += ", " + event.Size(bytes)
+	}
 	r.Statistics.Failed++
 	r.setCause(now, replication.CauseProofFailed, r.Resync.firstDiffering(), "a verify found that "+result)
 	r, events, err := r.ended(now, failure.ReasonProofFailed, result)

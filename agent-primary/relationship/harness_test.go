@@ -107,25 +107,27 @@ func (i *image) Close() error {
 
 // replica is a replica agent in memory. What it holds of a disk is the version that was last committed.
 type replica struct {
-	mu        sync.Mutex
-	prepared  []relationship.Place
-	exists    bool
-	uid       replication.ID
-	position  relationship.Position
-	holds     map[string]int64
-	received  map[string]int64 // of the open transfer
-	doubt     string
-	merges    int // how often it answers that layers still wait
-	down      bool
-	another   bool // an agent that is no replica answers at its address
-	loseReply bool // of the next commit
-	refuse    error
-	commits   int
-	aborts    []replication.ID
-	released  bool
-	begins    []resync.Begin
-	opens     []resync.Open
-	prepares  int
+	mu       sync.Mutex
+	prepared []relationship.Place
+	exists   bool
+	uid      replication.ID
+	position relationship.Position
+	holds    map[string]int64
+	received map[string]int64 // of the open transfer
+	doubt    string
+	merges   int // how often it answers that layers still wait
+	// mergeProblem stands in their way.
+	mergeProblem *relationship.MergeProblem
+	down         bool
+	another      bool // an agent that is no replica answers at its address
+	loseReply    bool // of the next commit
+	refuse       error
+	commits      int
+	aborts       []replication.ID
+	released     bool
+	begins       []resync.Begin
+	opens        []resync.Open
+	prepares     int
 }
 
 func unreachable() error {
@@ -188,7 +190,7 @@ func (l *link) Reconcile(context.Context) (relationship.Position, error) {
 	position := l.position
 	if l.merges > 0 {
 		l.merges--
-		position.LayersToMerge = 1
+		position.LayersToMerge, position.MergeProblem = 1, l.mergeProblem
 	}
 	position.Disks = []relationship.PositionDisk{{ID: "root", Doubt: l.doubt}}
 	return position, nil

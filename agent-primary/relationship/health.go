@@ -40,6 +40,7 @@ func health(r Record, l Live, now time.Time) []replication.HealthReason {
 	add(lastFailure(r)...)
 	add(suspension(r)...)
 	add(trouble(r, l, now)...)
+	add(mergeProblem(l)...)
 	for _, disk := range r.Disks {
 		if missing := l.Missing[disk.ID]; missing != nil {
 			add(replication.HealthReason{
@@ -149,6 +150,25 @@ func trouble(r Record, l Live, now time.Time) []replication.HealthReason {
 	if l.Trouble.Reason == failure.ReasonStaleTerm {
 		reason.Message = "Another host owns the virtual machine by now: " + l.Trouble.Message + "."
 		reason.Remedy = fmt.Sprintf("Find out where it is to run before it is started anywhere. If not here: vmreplica remove %s --force", r.Name)
+	}
+	return []replication.HealthReason{reason}
+}
+
+// mergeProblem is what keeps the replica from merging what it has committed.
+func mergeProblem(l Live) []replication.HealthReason {
+	if l.MergeProblem == nil {
+		return nil
+	}
+	found := l.MergeProblem.Found
+	reason := replication.HealthReason{
+		Code: found.Reason, Health: replication.HealthWarning, Disk: found.Disk, Since: l.MergeProblem.Since,
+		Message: "The replica has what was committed and cannot merge it. " + fullStop(found.Message), Remedy: found.Remedy,
+	}
+	if l.MergeProblem.Final || found.Reason == failure.ReasonBaseMissing {
+		reason.Health = replication.HealthCritical
+	}
+	if l.MergeProblem.Final && reason.Remedy == "" {
+		reason.Remedy = "When its cause is mended, restart the replica agent: it merges at its start."
 	}
 	return []replication.HealthReason{reason}
 }

@@ -27,9 +27,13 @@ type Live struct {
 	Progress []DiskProgress
 	// Merge is what the replica last told of its merge.
 	Merge []PositionDisk
+	// MergeProblem is what the replica last told to stand in its way; nil when nothing does.
+	MergeProblem *MergeProblem
 
 	// looked says that the images were looked at since the agent's start: by a check or a whole pass.
 	looked bool
+	// interrupted is the resync that ran when the agent last ended, until it goes on.
+	interrupted replication.ID
 	// reconciled is when the replica was last found in step; zero when it did not answer.
 	reconciled time.Time
 }
@@ -39,6 +43,8 @@ type DiskProgress struct {
 	resync.Figures
 	// BytesPerSecond is the present rate of comparing.
 	BytesPerSecond int64
+	// StalledSince is since when nothing has moved; zero while something does.
+	StalledSince time.Time
 }
 
 // live guards a Live and the counters behind its Progress.
@@ -68,7 +74,7 @@ func (l *live) show() Live {
 	}
 	for i, pass := range l.passes {
 		shown.Progress = append(shown.Progress, DiskProgress{
-			Figures: pass.Figures(), BytesPerSecond: l.meters[i].rate(),
+			Figures: pass.Figures(), BytesPerSecond: l.meters[i].rate(), StalledSince: l.meters[i].stalledSince(),
 		})
 	}
 	return shown
@@ -104,7 +110,7 @@ func (l *live) figures(of replication.ID) []resync.Figures {
 	return figures
 }
 
-// rest says that no pass runs: there is no rate.
+// rest says that no pass runs: there is no rate, and nothing is stalled.
 func (l *live) rest() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -116,33 +122,6 @@ func (l *live) sample(now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for i, pass := range l.passes {
-		l.meters[i].sample(now, pass.Figures().ComparedBytes)
+		l.meters[i].sample(now, pass.Figures())
 	}
 }
-
-// meter is a rate, smoothed over about ten seconds.
-type meter struct {
-	at       time.Time
-	value    int64
-	smoothed float64
-}
-
-// meterWeight is how much the last second counts.
-const meterWeight = 0.2
-
-func (m *meter) sample(now time.Time, value int64) {
-	elapsed := now.Sub(m.at).Seconds()
-	if !m.at.IsZero() && elapsed <= 0 {
-		return
-	}
-	if !m.at.IsZero() && value >= m.value {
-		present := float64(value-m.value) / elapsed
-		if m.smoothed == 0 {
-			m.smoothed = present
-		}
-		m.smoothed += meterWeight * (present - m.smoothed)
-	}
-	m.at, m.value = now, value
-}
-
-func (m *meter) rate() int64 { return int64(m.smoothed) }

@@ -65,6 +65,9 @@ func newOwner(config *Config, r Record) *owner {
 		changes: make(chan change), ended: make(chan struct{}),
 	}
 	o.live.now.Activity = replication.Idle
+	if active := r.Active(); active != nil && active.running() && r.Suspension == nil {
+		o.live.now.interrupted = active.ID
+	}
 	o.saved.Store(&r)
 	return o
 }

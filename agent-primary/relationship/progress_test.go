@@ -85,3 +85,74 @@ func TestAReplicaThatIsAwayAtRestIsToldOfOnce(t *testing.T) {
 		}
 	})
 }
+
+func TestAStallIsSaid(t *testing.T) {
+	bubble(t, func(t *testing.T, p *pair) {
+		a := p.replicating()
+		defer a.stop()
+		var pass *resync.Progress
+		p.moved = func(moving *resync.Progress) { pass = moving }
+		p.during = func(ctx context.Context, _ int) error {
+			<-ctx.Done()
+			return context.Cause(ctx)
+		}
+		p.begin(a, replication.KindResync)
+		synctest.Wait()
+		for compared := int64(1); compared <= 20; compared++ {
+			pass.Restore(resync.Figures{ComparedBytes: 1000 * compared})
+			time.Sleep(time.Second)
+			synctest.Wait()
+		}
+		if shown := p.view(a).Progress[0]; shown.BytesPerSecond == 0 || !shown.StalledSince.IsZero() {
+			t.Fatalf("while it moves: %+v", shown)
+		}
+		stopped := time.Now()
+		time.Sleep(14 * time.Second)
+		synctest.Wait()
+		if shown := p.view(a).Progress[0]; !shown.StalledSince.IsZero() {
+			t.Fatalf("after 14 s: %+v", shown)
+		}
+		time.Sleep(3 * time.Second)
+		synctest.Wait()
+		shown := p.view(a).Progress[0]
+		if shown.BytesPerSecond != 0 || shown.StalledSince.Before(stopped.Add(-2*time.Second)) || shown.StalledSince.After(stopped) {
+			t.Fatalf("after 17 s, from %v: %+v", stopped, shown)
+		}
+		pass.Restore(resync.Figures{ComparedBytes: 20000, WireBytesSent: 1})
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if shown := p.view(a).Progress[0]; !shown.StalledSince.IsZero() {
+			t.Fatalf("a byte crosses the wire: %+v", shown)
+		}
+	})
+}
+
+func TestAResyncThatGoesOnAfterAStartIsToldOfOnce(t *testing.T) {
+	bubble(t, func(t *testing.T, p *pair) {
+		a := p.replicating()
+		hold := true
+		p.during = func(ctx context.Context, _ int) error {
+			if !hold {
+				return nil
+			}
+			<-ctx.Done()
+			return context.Cause(ctx)
+		}
+		p.begin(a, replication.KindResync)
+		p.settle()
+		if n := p.count(a, event.TypeResyncTakenUp); n != 0 {
+			t.Fatalf("%d events tell of a start that was none", n)
+		}
+		a.stop()
+		hold = false
+		a = p.start()
+		defer a.stop()
+		p.settle()
+		p.want(a, replication.Replicating)
+		p.begin(a, replication.KindResync)
+		p.settle()
+		if n := p.count(a, event.TypeResyncTakenUp); n != 1 {
+			t.Fatalf("%d events", n)
+		}
+	})
+}

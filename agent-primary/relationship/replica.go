@@ -6,6 +6,7 @@ import (
 
 	"vmreplica/agent-primary/resync"
 	"vmreplica/blockdiff"
+	"vmreplica/internal/failure"
 	"vmreplica/internal/replication"
 )
 
@@ -63,7 +64,19 @@ type Position struct {
 	LayersToMerge int
 	// Incomplete says that a base is not complete: no first copy has committed.
 	Incomplete bool
-	Disks      []PositionDisk
+	// MergeProblem stands in the way of the merges; nil when nothing does.
+	MergeProblem *MergeProblem
+	Disks        []PositionDisk
+}
+
+// MergeProblem is why a replica's merge waits, or has ended without being done. What was committed is whole.
+type MergeProblem struct {
+	// Found says what happened, to which disk, and what to do.
+	Found *failure.Error
+	// Since is when the replica first saw it.
+	Since time.Time
+	// Final says that only a new start of the replica agent tries it again.
+	Final bool
 }
 
 // PositionDisk is one disk of a Position.

@@ -77,23 +77,35 @@ func (w *worker) follow(ctx context.Context) error {
 			l.Activity, l.Trouble, l.NextAttempt, l.Merge = replication.Merging, nil, time.Time{}, position.Disks
 		})
 		w.retry.Succeeded()
-		record := w.owner.record()
-		if verdict, disk, evidence := judge(record, position); verdict == apart {
+		if verdict, disk, evidence := judge(w.owner.record(), position); verdict == apart {
 			return w.mergeLost(ctx, disk, errors.New(evidence))
 		}
 		if position.LayersToMerge == 0 {
 			_, err := w.apply(ctx, func(r Record) (Record, []event.Event, error) { return r.done(now()) })
 			return err
 		}
-		if record.Active().State == replication.ResyncCommitted {
-			if _, err := w.apply(ctx, Record.merging); err != nil {
-				return err
-			}
+		if err := w.mergeGoesOn(ctx, position.MergeProblem); err != nil {
+			return err
 		}
 		if err := sleep(ctx, wait); err != nil {
 			return err
 		}
 	}
+}
+
+// mergeGoesOn notes that layers wait for their merge, and what is in its way.
+func (w *worker) mergeGoesOn(ctx context.Context, problem *MergeProblem) error {
+	active := w.owner.record().Active()
+	if active.State == replication.ResyncCommitted {
+		if _, err := w.apply(ctx, Record.merging); err != nil {
+			return err
+		}
+	}
+	if active.Reason == reasonOf(problem) {
+		return nil
+	}
+	_, err := w.apply(ctx, func(r Record) (Record, []event.Event, error) { return r.hindered(problem) })
+	return err
 }
 
 // mergeLost ends a resync whose result the replica no longer has.

@@ -99,6 +99,9 @@ var errNoRecord = errors.New("the replica has no record of this VM")
 // position asks for the replica's record. That it has none no time cures: errNoRecord within a failure.
 func (w *worker) position(ctx context.Context) (Position, error) {
 	position, err := w.replica.Reconcile(ctx)
+	if err == nil {
+		w.owner.live.change(func(l *Live) { l.MergeProblem = position.MergeProblem })
+	}
 	if !hasClass(err, failure.NotFound) {
 		return position, err
 	}

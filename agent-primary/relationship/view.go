@@ -94,6 +94,8 @@ type ResyncView struct {
 	// Merge is each disk's merge, while there is one.
 	Merge       []PositionDisk
 	NextAttempt time.Time
+	// Problem is what it waits for; nil while it goes on.
+	Problem *failure.Error
 }
 
 func resyncView(s Resync, present View) ResyncView {
@@ -103,7 +105,10 @@ func resyncView(s Resync, present View) ResyncView {
 	}
 	view.Resync = *present.Record.Active().clone()
 	view.Suspended, view.NextAttempt = present.Suspension, present.NextAttempt
-	view.Merge = present.Merge
+	view.Merge, view.Problem = present.Merge, present.Trouble
+	if view.Problem == nil && present.MergeProblem != nil && view.awaitsMerge() {
+		view.Problem = present.MergeProblem.Found
+	}
 	if !view.Resync.running() || len(present.Progress) != len(view.Disks) {
 		return view
 	}

@@ -21,7 +21,10 @@ func (p watched) Begin(ctx context.Context, begin resync.Begin) ([]resync.Cursor
 	if err != nil {
 		return nil, err
 	}
-	return cursors, p.worker.connected(ctx)
+	if err := p.worker.connected(ctx); err != nil {
+		return nil, err
+	}
+	return cursors, p.worker.takenUp(ctx)
 }
 
 // Open notes that a pass has begun again as asked.
@@ -50,7 +53,21 @@ func (w *worker) connected(ctx context.Context) error {
 	}
 	w.announced = true
 	w.owner.live.change(func(l *Live) { l.Trouble, l.NextAttempt = nil, time.Time{} })
+	w.owner.live.rest()
 	w.owner.log.Info("the resync goes on", "resync", w.of, "failed_attempts", attempts)
 	_, err := w.apply(ctx, func(r Record) (Record, []event.Event, error) { return r.recovered(attempts) })
+	return err
+}
+
+// takenUp tells once that a resync which ran when the agent ended goes on.
+func (w *worker) takenUp(ctx context.Context) error {
+	if w.owner.live.show().interrupted != w.of {
+		return nil
+	}
+	w.owner.live.change(func(l *Live) { l.interrupted = "" })
+	w.owner.log.Info("the resync goes on after the agent's start", "resync", w.of)
+	_, err := w.apply(ctx, func(r Record) (Record, []event.Event, error) {
+		return r, []event.Event{naming(event.ResyncTakenUp(r.Name, kindWord(r.Resync.Kind)), r)}, nil
+	})
 	return err
 }

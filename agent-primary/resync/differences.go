@@ -16,6 +16,9 @@ type differences struct {
 	// settled is of the segments before the cursor, all of these and of the open ones.
 	settled, all sum
 	open         map[int64]*tally
+	// restoredTo is the position up to which what was restored had been compared; what of it is not settled lies
+	// before that, nobody knows where. -1 once a pass has begun.
+	restoredTo int64
 }
 
 type sum struct{ blocks, bytes int64 }
@@ -32,10 +35,10 @@ func (d *differences) sums() (all, settled sum) {
 	return d.all, d.settled
 }
 
-func (d *differences) restore(all, settled sum) {
+func (d *differences) restore(all, settled sum, compared int64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.all, d.settled, d.open = all, settled, nil
+	d.all, d.settled, d.open, d.restoredTo = all, settled, nil, compared
 }
 
 // add counts blocks from first as differing, each once, and the bytes shipped for them.
@@ -92,13 +95,18 @@ func (d *differences) settleLocked(before int64) {
 	}
 }
 
-// begin forgets what differs from a segment on.
-func (d *differences) begin(segment int64) {
+// begin forgets what differs from a segment on, the start of which is position. What was restored and lies before it
+// stays; where that cannot be told it is forgotten, so that no block counts twice.
+func (d *differences) begin(segment, position int64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.settleLocked(segment)
-	if segment == 0 {
-		d.settled = sum{}
+	switch {
+	case segment == 0:
+		d.settled, d.open = sum{}, nil
+	case d.restoredTo >= 0 && position >= d.restoredTo:
+		d.settled = d.all
+	default:
+		d.settleLocked(segment)
 	}
-	d.all, d.open = d.settled, nil
+	d.all, d.open, d.restoredTo = d.settled, nil, -1
 }

@@ -9,6 +9,10 @@ import (
 // Progress is how far a disk has come, over all attempts of a resync. It is written by the pass and may be read
 // at any time. What was compared and what differs belong to a position: a pass that goes on at the replica's cursor
 // forgets what an earlier one found behind it, so that no block counts twice. What crossed the wire only rises.
+//
+// Figures are saved now and then, the cursor by the replica at its own pace: after a kill the differences between what
+// was saved and the cursor are not known any more, so the count may be too low by what was found in between. It is
+// never what says that two disks are equal: their roots do.
 type Progress struct {
 	compared, durable      atomic.Int64
 	wireSent, wireReceived atomic.Int64
@@ -48,7 +52,8 @@ func (p *Progress) Figures() Figures {
 func (p *Progress) Restore(f Figures) {
 	p.compared.Store(f.ComparedBytes)
 	p.durable.Store(f.DurableBytes)
-	p.differences.restore(sum{f.BlocksDiffering, f.BytesDiffering}, sum{f.DurableBlocksDiffering, f.DurableBytesDiffering})
+	p.differences.restore(sum{f.BlocksDiffering, f.BytesDiffering}, sum{f.DurableBlocksDiffering, f.DurableBytesDiffering},
+		f.ComparedBytes)
 	p.wireSent.Store(f.WireBytesSent)
 	p.wireReceived.Store(f.WireBytesReceived)
 	p.segmentsResent.Store(f.SegmentsResent)
@@ -67,7 +72,7 @@ func (p *Progress) restart() {
 
 // begin takes position as what was compared, the start of segment: a pass goes on there.
 func (p *Progress) begin(segment, position int64) {
-	p.differences.begin(segment)
+	p.differences.begin(segment, position)
 	p.compared.Store(position)
 	raise(&p.durable, position)
 }

@@ -37,13 +37,14 @@ func TestWhatIsSentAgainCountsOnce(t *testing.T) {
 	p.begin(1, blockdiff.SegmentSize) // the connection was lost
 	want("after a cut", 1, 1, blockdiff.SegmentSize)
 	found(3+perSegment, 4+perSegment, 5+2*perSegment)
+	raise(&p.compared, 3*blockdiff.SegmentSize)
 	p.wireSent.Add(1000)
-	want("sent again", 4, 1, blockdiff.SegmentSize)
+	want("sent again", 4, 1, 3*blockdiff.SegmentSize)
 
 	saved := p.Figures()
 	p = new(Progress) // the primary was killed
 	p.Restore(saved)
-	want("as it was saved", 4, 1, blockdiff.SegmentSize)
+	want("as it was saved", 4, 1, 3*blockdiff.SegmentSize)
 	p.begin(1, blockdiff.SegmentSize)
 	found(3+perSegment, 4+perSegment, 5+2*perSegment)
 	p.reach(3, 3*blockdiff.SegmentSize)
@@ -66,5 +67,30 @@ func TestTheTalliesAreBounded(t *testing.T) {
 	if len(d.open) > maxOpenTallies || all != (sum{4 * maxOpenTallies, 4 * maxOpenTallies * blockdiff.BlockSize}) ||
 		settled.blocks != 2*maxOpenTallies {
 		t.Fatalf("%d tallies, %+v, %+v", len(d.open), all, settled)
+	}
+}
+
+// TestAKillForgetsNoDifferenceThatIsKnown kills a primary whose replica made more durable than was saved.
+func TestAKillForgetsNoDifferenceThatIsKnown(t *testing.T) {
+	before := new(Progress)
+	before.begin(0, 0)
+	for segment := range int64(3) {
+		before.differences.add(segment*perSegment, 10, 10*blockdiff.BlockSize)
+	}
+	raise(&before.compared, 3*blockdiff.SegmentSize)
+	before.reach(1, blockdiff.SegmentSize)
+	saved := before.Figures()
+	for cursor, want := range map[int64]int64{0: 0, 1: 10, 2: 10, 3: 30, 4: 30} {
+		after := new(Progress)
+		after.Restore(saved)
+		after.begin(cursor, cursor*blockdiff.SegmentSize)
+		if f := after.Figures(); f.BlocksDiffering != want || f.DurableBlocksDiffering != want || f.BytesDiffering != want*blockdiff.BlockSize {
+			t.Errorf("cursor %d: %+v, want %d blocks", cursor, f, want)
+		}
+		after.differences.add(cursor*perSegment, 1, 0)
+		after.begin(cursor, cursor*blockdiff.SegmentSize) // and a lost connection forgets what is found again
+		if f := after.Figures(); f.BlocksDiffering != want {
+			t.Errorf("cursor %d, begun again: %+v, want %d blocks", cursor, f, want)
+		}
 	}
 }

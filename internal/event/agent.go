@@ -10,7 +10,7 @@ import (
 
 // WillRetry is a failure after which the agent tries again by itself.
 func WillRetry(vm, disk, reason, message string, in time.Duration) Event {
-	return New(TypeResyncInterrupted, vm, disk, fmt.Sprintf("%s It is tried again in %s.", sentence(message), in),
+	return New(TypeResyncInterrupted, vm, disk, fmt.Sprintf("%s It is tried again in %s.", sentence(message), Span(in)),
 		map[string]string{"reason": reason, "retry_in": in.String()})
 }
 
@@ -60,7 +60,7 @@ func ConnectionLost(vm, peer, message string) Event {
 // ConnectionRecovered is a peer that answers again.
 func ConnectionRecovered(vm, peer string, attempts int, after time.Duration) Event {
 	return New(TypeConnectionRecovered, vm, "",
-		fmt.Sprintf("The connection to %s recovered after %s and %s.", peer, Count(int64(attempts), "attempt"), after),
+		fmt.Sprintf("The connection to %s recovered after %s and %s.", peer, Count(int64(attempts), "attempt"), Span(after)),
 		map[string]string{"peer": peer, "attempts": strconv.Itoa(attempts), "duration": after.String()})
 }
 

@@ -1,10 +1,5 @@
 package event
 
-import (
-	"strconv"
-	"strings"
-)
-
 // The types of events.
 const (
 	TypeResyncStarted     = "resync.started"
@@ -27,12 +22,16 @@ const (
 	TypeCommitInDoubt   = "resync.in_doubt"
 	TypeResyncCommitted = "resync.committed"
 	TypeResyncRequired  = "resync.required"
+	TypeResyncTakenUp   = "resync.taken_up"
 
 	TypeConnectionLost      = "connection.lost"
 	TypeConnectionRecovered = "connection.recovered"
 
 	TypeMergeStarted  = "merge.started"
 	TypeMergeFinished = "merge.finished"
+
+	TypeMergeHindered  = "merge.hindered"
+	TypeMergeRecovered = "merge.recovered"
 
 	TypeCreated         = "replication.created"
 	TypeRemoved         = "replication.removed"
@@ -97,6 +96,9 @@ var catalogue = map[string]entry{
 	TypeCertificateRejected:  {60028, Error},
 	TypeAuthorizationCreated: {60029, Information},
 	TypeAuthorizationDeleted: {60030, Information},
+	TypeMergeHindered:        {60031, Warning},
+	TypeMergeRecovered:       {60032, Information},
+	TypeResyncTakenUp:        {60033, Information},
 }
 
 // unlisted is the number of a type that the catalogue does not hold.
@@ -129,20 +131,4 @@ func New(typ, vm, disk, message string, details map[string]string) Event {
 	return Event{
 		ID: known.id, Severity: severity, Type: typ, VM: vm, Disk: disk, Message: sentence(message), Details: details,
 	}
-}
-
-// Count is a number of things, of which noun names one: "1 block", "2 blocks".
-func Count(n int64, noun string) string {
-	if n == 1 {
-		return "1 " + noun
-	}
-	return strconv.FormatInt(n, 10) + " " + noun + "s"
-}
-
-// sentence is text with an end: others' messages may have none.
-func sentence(text string) string {
-	if strings.HasSuffix(text, ".") {
-		return text
-	}
-	return text + "."
 }

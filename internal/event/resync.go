@@ -10,6 +10,7 @@ import (
 
 // Figures are what a finished resync of one disk took.
 type Figures struct {
+	// BlocksSent were found to differ, and Bytes of them; on the wire they may be fewer.
 	BlocksSent, Bytes int64
 	Duration          time.Duration
 	// Result is one of the Results.
@@ -37,24 +38,33 @@ func ResyncStarted(kind replication.ResyncKind, vm, disk string, start, end int6
 
 // ResyncFinished is the end of a resync of one disk.
 func ResyncFinished(kind replication.ResyncKind, vm, disk string, f Figures) Event {
-	message := fmt.Sprintf("The %s of disk %s ended (%s) after %s: %s, %s sent.", kindWords[kind].noun, disk, f.Result,
-		f.Duration, Count(f.BlocksSent, "block"), Count(f.Bytes, "byte"))
+	message := fmt.Sprintf("The %s of disk %s ended (%s) after %s: %s with %s of differing content.",
+		kindWords[kind].noun, disk, f.Result, Span(f.Duration), Count(f.BlocksSent, "block"), Size(f.Bytes))
 	return New(Finished(kind), vm, disk, message, map[string]string{
 		"blocks_sent": strconv.FormatInt(f.BlocksSent, 10), "bytes": strconv.FormatInt(f.Bytes, 10),
 		"duration": f.Duration.String(), "result": f.Result,
 	})
 }
 
-// VerifyFinished is the end of a verification of one disk: equal, or how many blocks differ.
-func VerifyFinished(vm, disk string, blocksDiffering int64, duration time.Duration) Event {
-	result, message := ResultEqual, fmt.Sprintf("Disk %s and its replica are equal, proven in %s.", disk, duration)
-	if blocksDiffering > 0 {
+// VerifyFinished is the end of a verification of one disk: equal, as its roots say, or how many blocks are known to
+// differ.
+func VerifyFinished(vm, disk string, equal bool, blocksDiffering int64, duration time.Duration) Event {
+	result, message := ResultEqual, fmt.Sprintf("Disk %s and its replica are equal, proven in %s.", disk, Span(duration))
+	if !equal {
 		result = ResultDifferent
-		message = fmt.Sprintf("Disk %s and its replica differ in %s.", disk, Count(blocksDiffering, "block"))
+		message = fmt.Sprintf("Disk %s and its replica differ in %s.", disk, Differing(blocksDiffering))
 	}
 	return New(TypeVerifyFinished, vm, disk, message, map[string]string{
 		"blocks_differing": strconv.FormatInt(blocksDiffering, 10), "duration": duration.String(), "result": result,
 	})
+}
+
+// Differing is how many blocks of two disks differ whose roots do; 0 when what was found was forgotten.
+func Differing(blocks int64) string {
+	if blocks == 0 {
+		return "at least 1 block"
+	}
+	return Count(blocks, "block")
 }
 
 // ResyncSuspended is a resync that was stopped and keeps what it has.
@@ -103,6 +113,28 @@ func MergeStarted(vm, disk string, bytes int64) Event {
 
 // MergeFinished is the end of a merge.
 func MergeFinished(vm, disk string, bytes int64, duration time.Duration) Event {
-	return New(TypeMergeFinished, vm, disk, fmt.Sprintf("The merge of disk %s ended after %s.", disk, duration),
+	return New(TypeMergeFinished, vm, disk, fmt.Sprintf("The merge of disk %s ended after %s.", disk, Span(duration)),
 		map[string]string{"bytes": strconv.FormatInt(bytes, 10), "duration": duration.String()})
+}
+
+// MergeHindered is a committed resync whose merge waits; final when only a new start of the replica agent tries it
+// again.
+func MergeHindered(vm, disk, reason, message string, final bool) Event {
+	what, details := "waits", map[string]string{"reason": reason}
+	if final {
+		what, details["result"] = "has ended without being done", ResultFailed
+	}
+	return New(TypeMergeHindered, vm, disk,
+		fmt.Sprintf("What was committed is whole, but its merge on the replica %s: %s", what, message), details)
+}
+
+// MergeRecovered is a merge that goes on.
+func MergeRecovered(vm string) Event {
+	return New(TypeMergeRecovered, vm, "", "The merge on the replica goes on.", nil)
+}
+
+// ResyncTakenUp is a resync that goes on after the agent was started anew, from the replica's cursor.
+func ResyncTakenUp(vm, noun string) Event {
+	return New(TypeResyncTakenUp, vm, "",
+		fmt.Sprintf("The agent was started anew, and the %s goes on where the replica has it.", noun), nil)
 }

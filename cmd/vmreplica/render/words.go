@@ -9,6 +9,8 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"vmreplica/internal/event"
 )
 
 // none stands where there is nothing to say.
@@ -50,18 +52,8 @@ func Size(bytes int64) string {
 	if bytes < 0 {
 		return none
 	}
-	if bytes < 1024 {
-		return fmt.Sprintf("%d B", bytes)
-	}
-	value, unit := float64(bytes)/1024, 0
-	for value >= 1023.95 && unit < len(units)-1 {
-		value /= 1024
-		unit++
-	}
-	return fmt.Sprintf("%.1f %s", value, units[unit])
+	return event.Size(bytes)
 }
-
-var units = []string{"KiB", "MiB", "GiB", "TiB", "PiB", "EiB"}
 
 // Rate is bytes a second.
 func Rate(bytesPerSecond int64) string { return Size(bytesPerSecond) + "/s" }

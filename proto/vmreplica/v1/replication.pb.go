@@ -825,8 +825,10 @@ type ReplicationStatus struct {
 	// When the agent next tries again, while it backs off.
 	NextAttemptTime *timestamppb.Timestamp `protobuf:"bytes,21,opt,name=next_attempt_time,json=nextAttemptTime,proto3" json:"next_attempt_time,omitempty"`
 	CreateTime      *timestamppb.Timestamp `protobuf:"bytes,22,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// When the resync that is scheduled begins; unset when none is.
+	NextResyncTime *timestamppb.Timestamp `protobuf:"bytes,23,opt,name=next_resync_time,json=nextResyncTime,proto3" json:"next_resync_time,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *ReplicationStatus) Reset() {
@@ -1009,6 +1011,13 @@ func (x *ReplicationStatus) GetNextAttemptTime() *timestamppb.Timestamp {
 func (x *ReplicationStatus) GetCreateTime() *timestamppb.Timestamp {
 	if x != nil {
 		return x.CreateTime
+	}
+	return nil
+}
+
+func (x *ReplicationStatus) GetNextResyncTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NextResyncTime
 	}
 	return nil
 }
@@ -1212,13 +1221,16 @@ type TransferProgress struct {
 	// Bytes before the durable cursor.
 	CursorBytes int64 `protobuf:"varint,6,opt,name=cursor_bytes,json=cursorBytes,proto3" json:"cursor_bytes,omitempty"`
 	// Present rate of comparing, bytes a second.
-	RateBytesPerSecond int64                `protobuf:"varint,7,opt,name=rate_bytes_per_second,json=rateBytesPerSecond,proto3" json:"rate_bytes_per_second,omitempty"`
-	Eta                *durationpb.Duration `protobuf:"bytes,8,opt,name=eta,proto3" json:"eta,omitempty"`
+	RateBytesPerSecond int64 `protobuf:"varint,7,opt,name=rate_bytes_per_second,json=rateBytesPerSecond,proto3" json:"rate_bytes_per_second,omitempty"`
+	// Unset when it cannot be told, and never more than 30 days.
+	Eta *durationpb.Duration `protobuf:"bytes,8,opt,name=eta,proto3" json:"eta,omitempty"`
 	// Bytes of the differing disk merged, and its total.
 	MergedBytes     int64 `protobuf:"varint,9,opt,name=merged_bytes,json=mergedBytes,proto3" json:"merged_bytes,omitempty"`
 	MergeTotalBytes int64 `protobuf:"varint,10,opt,name=merge_total_bytes,json=mergeTotalBytes,proto3" json:"merge_total_bytes,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Since when nothing has moved, neither the position nor a byte on the wire; unset while something moves.
+	StalledSince  *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=stalled_since,json=stalledSince,proto3" json:"stalled_since,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *TransferProgress) Reset() {
@@ -1319,6 +1331,13 @@ func (x *TransferProgress) GetMergeTotalBytes() int64 {
 		return x.MergeTotalBytes
 	}
 	return 0
+}
+
+func (x *TransferProgress) GetStalledSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StalledSince
+	}
+	return nil
 }
 
 // Counters since start_time.
@@ -2154,7 +2173,7 @@ const file_vmreplica_v1_replication_proto_rawDesc = "" +
 	"\amessage\x18\x03 \x01(\tR\amessage\x12\x16\n" +
 	"\x06remedy\x18\x04 \x01(\tR\x06remedy\x120\n" +
 	"\x05since\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x12\n" +
-	"\x04disk\x18\x06 \x01(\tR\x04disk\"\xb8\b\n" +
+	"\x04disk\x18\x06 \x01(\tR\x04disk\"\xfe\b\n" +
 	"\x11ReplicationStatus\x121\n" +
 	"\x04mode\x18\x01 \x01(\x0e2\x1d.vmreplica.v1.ReplicationModeR\x04mode\x124\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x1e.vmreplica.v1.ReplicationStateR\x05state\x122\n" +
@@ -2183,7 +2202,8 @@ const file_vmreplica_v1_replication_proto_rawDesc = "" +
 	"\atracked\x18\x14 \x01(\bR\atracked\x12F\n" +
 	"\x11next_attempt_time\x18\x15 \x01(\v2\x1a.google.protobuf.TimestampR\x0fnextAttemptTime\x12;\n" +
 	"\vcreate_time\x18\x16 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"createTime\"\xd9\x02\n" +
+	"createTime\x12D\n" +
+	"\x10next_resync_time\x18\x17 \x01(\v2\x1a.google.protobuf.TimestampR\x0enextResyncTime\"\xd9\x02\n" +
 	"\n" +
 	"DiskStatus\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
@@ -2208,7 +2228,7 @@ const file_vmreplica_v1_replication_proto_rawDesc = "" +
 	"\x10STATE_INCOMPLETE\x10\x02\x12\x13\n" +
 	"\x0fSTATE_RECEIVING\x10\x03\x12\x13\n" +
 	"\x0fSTATE_COMMITTED\x10\x04\x12\x11\n" +
-	"\rSTATE_MERGING\x10\x05\"\xab\x03\n" +
+	"\rSTATE_MERGING\x10\x05\"\xec\x03\n" +
 	"\x10TransferProgress\x12\x1d\n" +
 	"\n" +
 	"size_bytes\x18\x01 \x01(\x03R\tsizeBytes\x12%\n" +
@@ -2221,7 +2241,8 @@ const file_vmreplica_v1_replication_proto_rawDesc = "" +
 	"\x03eta\x18\b \x01(\v2\x19.google.protobuf.DurationR\x03eta\x12!\n" +
 	"\fmerged_bytes\x18\t \x01(\x03R\vmergedBytes\x12*\n" +
 	"\x11merge_total_bytes\x18\n" +
-	" \x01(\x03R\x0fmergeTotalBytes\"\x9f\x02\n" +
+	" \x01(\x03R\x0fmergeTotalBytes\x12?\n" +
+	"\rstalled_since\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\fstalledSince\"\x9f\x02\n" +
 	"\x15ReplicationStatistics\x129\n" +
 	"\n" +
 	"start_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x12/\n" +
@@ -2414,41 +2435,43 @@ var file_vmreplica_v1_replication_proto_depIdxs = []int32{
 	15, // 19: vmreplica.v1.ReplicationStatus.statistics:type_name -> vmreplica.v1.ReplicationStatistics
 	29, // 20: vmreplica.v1.ReplicationStatus.next_attempt_time:type_name -> google.protobuf.Timestamp
 	29, // 21: vmreplica.v1.ReplicationStatus.create_time:type_name -> google.protobuf.Timestamp
-	0,  // 22: vmreplica.v1.DiskStatus.format:type_name -> vmreplica.v1.DiskFormat
-	14, // 23: vmreplica.v1.DiskStatus.progress:type_name -> vmreplica.v1.TransferProgress
-	13, // 24: vmreplica.v1.DiskStatus.layers:type_name -> vmreplica.v1.Layer
-	6,  // 25: vmreplica.v1.Layer.state:type_name -> vmreplica.v1.Layer.State
-	30, // 26: vmreplica.v1.TransferProgress.eta:type_name -> google.protobuf.Duration
-	29, // 27: vmreplica.v1.ReplicationStatistics.start_time:type_name -> google.protobuf.Timestamp
-	7,  // 28: vmreplica.v1.CreateReplicationRequest.replication:type_name -> vmreplica.v1.Replication
-	7,  // 29: vmreplica.v1.ListReplicationsResponse.replications:type_name -> vmreplica.v1.Replication
-	7,  // 30: vmreplica.v1.WatchReplicationsResponse.replication:type_name -> vmreplica.v1.Replication
-	7,  // 31: vmreplica.v1.UpdateReplicationRequest.replication:type_name -> vmreplica.v1.Replication
-	31, // 32: vmreplica.v1.UpdateReplicationRequest.update_mask:type_name -> google.protobuf.FieldMask
-	29, // 33: vmreplica.v1.ResumeReplicationRequest.resync_start_time:type_name -> google.protobuf.Timestamp
-	16, // 34: vmreplica.v1.ReplicationService.CreateReplication:input_type -> vmreplica.v1.CreateReplicationRequest
-	17, // 35: vmreplica.v1.ReplicationService.GetReplication:input_type -> vmreplica.v1.GetReplicationRequest
-	18, // 36: vmreplica.v1.ReplicationService.ListReplications:input_type -> vmreplica.v1.ListReplicationsRequest
-	20, // 37: vmreplica.v1.ReplicationService.WatchReplications:input_type -> vmreplica.v1.WatchReplicationsRequest
-	22, // 38: vmreplica.v1.ReplicationService.UpdateReplication:input_type -> vmreplica.v1.UpdateReplicationRequest
-	23, // 39: vmreplica.v1.ReplicationService.DeleteReplication:input_type -> vmreplica.v1.DeleteReplicationRequest
-	25, // 40: vmreplica.v1.ReplicationService.SuspendReplication:input_type -> vmreplica.v1.SuspendReplicationRequest
-	26, // 41: vmreplica.v1.ReplicationService.ResumeReplication:input_type -> vmreplica.v1.ResumeReplicationRequest
-	27, // 42: vmreplica.v1.ReplicationService.ResetStatistics:input_type -> vmreplica.v1.ResetStatisticsRequest
-	7,  // 43: vmreplica.v1.ReplicationService.CreateReplication:output_type -> vmreplica.v1.Replication
-	7,  // 44: vmreplica.v1.ReplicationService.GetReplication:output_type -> vmreplica.v1.Replication
-	19, // 45: vmreplica.v1.ReplicationService.ListReplications:output_type -> vmreplica.v1.ListReplicationsResponse
-	21, // 46: vmreplica.v1.ReplicationService.WatchReplications:output_type -> vmreplica.v1.WatchReplicationsResponse
-	7,  // 47: vmreplica.v1.ReplicationService.UpdateReplication:output_type -> vmreplica.v1.Replication
-	24, // 48: vmreplica.v1.ReplicationService.DeleteReplication:output_type -> vmreplica.v1.DeleteReplicationResponse
-	7,  // 49: vmreplica.v1.ReplicationService.SuspendReplication:output_type -> vmreplica.v1.Replication
-	7,  // 50: vmreplica.v1.ReplicationService.ResumeReplication:output_type -> vmreplica.v1.Replication
-	7,  // 51: vmreplica.v1.ReplicationService.ResetStatistics:output_type -> vmreplica.v1.Replication
-	43, // [43:52] is the sub-list for method output_type
-	34, // [34:43] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	29, // 22: vmreplica.v1.ReplicationStatus.next_resync_time:type_name -> google.protobuf.Timestamp
+	0,  // 23: vmreplica.v1.DiskStatus.format:type_name -> vmreplica.v1.DiskFormat
+	14, // 24: vmreplica.v1.DiskStatus.progress:type_name -> vmreplica.v1.TransferProgress
+	13, // 25: vmreplica.v1.DiskStatus.layers:type_name -> vmreplica.v1.Layer
+	6,  // 26: vmreplica.v1.Layer.state:type_name -> vmreplica.v1.Layer.State
+	30, // 27: vmreplica.v1.TransferProgress.eta:type_name -> google.protobuf.Duration
+	29, // 28: vmreplica.v1.TransferProgress.stalled_since:type_name -> google.protobuf.Timestamp
+	29, // 29: vmreplica.v1.ReplicationStatistics.start_time:type_name -> google.protobuf.Timestamp
+	7,  // 30: vmreplica.v1.CreateReplicationRequest.replication:type_name -> vmreplica.v1.Replication
+	7,  // 31: vmreplica.v1.ListReplicationsResponse.replications:type_name -> vmreplica.v1.Replication
+	7,  // 32: vmreplica.v1.WatchReplicationsResponse.replication:type_name -> vmreplica.v1.Replication
+	7,  // 33: vmreplica.v1.UpdateReplicationRequest.replication:type_name -> vmreplica.v1.Replication
+	31, // 34: vmreplica.v1.UpdateReplicationRequest.update_mask:type_name -> google.protobuf.FieldMask
+	29, // 35: vmreplica.v1.ResumeReplicationRequest.resync_start_time:type_name -> google.protobuf.Timestamp
+	16, // 36: vmreplica.v1.ReplicationService.CreateReplication:input_type -> vmreplica.v1.CreateReplicationRequest
+	17, // 37: vmreplica.v1.ReplicationService.GetReplication:input_type -> vmreplica.v1.GetReplicationRequest
+	18, // 38: vmreplica.v1.ReplicationService.ListReplications:input_type -> vmreplica.v1.ListReplicationsRequest
+	20, // 39: vmreplica.v1.ReplicationService.WatchReplications:input_type -> vmreplica.v1.WatchReplicationsRequest
+	22, // 40: vmreplica.v1.ReplicationService.UpdateReplication:input_type -> vmreplica.v1.UpdateReplicationRequest
+	23, // 41: vmreplica.v1.ReplicationService.DeleteReplication:input_type -> vmreplica.v1.DeleteReplicationRequest
+	25, // 42: vmreplica.v1.ReplicationService.SuspendReplication:input_type -> vmreplica.v1.SuspendReplicationRequest
+	26, // 43: vmreplica.v1.ReplicationService.ResumeReplication:input_type -> vmreplica.v1.ResumeReplicationRequest
+	27, // 44: vmreplica.v1.ReplicationService.ResetStatistics:input_type -> vmreplica.v1.ResetStatisticsRequest
+	7,  // 45: vmreplica.v1.ReplicationService.CreateReplication:output_type -> vmreplica.v1.Replication
+	7,  // 46: vmreplica.v1.ReplicationService.GetReplication:output_type -> vmreplica.v1.Replication
+	19, // 47: vmreplica.v1.ReplicationService.ListReplications:output_type -> vmreplica.v1.ListReplicationsResponse
+	21, // 48: vmreplica.v1.ReplicationService.WatchReplications:output_type -> vmreplica.v1.WatchReplicationsResponse
+	7,  // 49: vmreplica.v1.ReplicationService.UpdateReplication:output_type -> vmreplica.v1.Replication
+	24, // 50: vmreplica.v1.ReplicationService.DeleteReplication:output_type -> vmreplica.v1.DeleteReplicationResponse
+	7,  // 51: vmreplica.v1.ReplicationService.SuspendReplication:output_type -> vmreplica.v1.Replication
+	7,  // 52: vmreplica.v1.ReplicationService.ResumeReplication:output_type -> vmreplica.v1.Replication
+	7,  // 53: vmreplica.v1.ReplicationService.ResetStatistics:output_type -> vmreplica.v1.Replication
+	45, // [45:54] is the sub-list for method output_type
+	36, // [36:45] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_vmreplica_v1_replication_proto_init() }

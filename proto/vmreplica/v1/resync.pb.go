@@ -171,14 +171,17 @@ type Resync struct {
 	Duration *durationpb.Duration `protobuf:"bytes,14,opt,name=duration,proto3" json:"duration,omitempty"`
 	// Why it was started.
 	Cause string `protobuf:"bytes,15,opt,name=cause,proto3" json:"cause,omitempty"`
-	// How often a connection was lost and the pass went on.
+	// How many attempts ended because the replica was not reached; one loss may cost several.
 	Reconnects uint32 `protobuf:"varint,16,opt,name=reconnects,proto3" json:"reconnects,omitempty"`
 	// How often the pass began again at 0 because the image had changed under it.
 	Restarts uint32 `protobuf:"varint,17,opt,name=restarts,proto3" json:"restarts,omitempty"`
 	// When the next attempt is made, while it backs off.
 	NextAttemptTime *timestamppb.Timestamp `protobuf:"bytes,18,opt,name=next_attempt_time,json=nextAttemptTime,proto3" json:"next_attempt_time,omitempty"`
 	// The lineage that its commit minted.
-	Lineage       string `protobuf:"bytes,19,opt,name=lineage,proto3" json:"lineage,omitempty"`
+	Lineage string `protobuf:"bytes,19,opt,name=lineage,proto3" json:"lineage,omitempty"`
+	// What it waits for, and what an operator can do about it: sentences, empty while it goes on. Its code is reason.
+	Problem       string `protobuf:"bytes,20,opt,name=problem,proto3" json:"problem,omitempty"`
+	Remedy        string `protobuf:"bytes,21,opt,name=remedy,proto3" json:"remedy,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -346,13 +349,29 @@ func (x *Resync) GetLineage() string {
 	return ""
 }
 
+func (x *Resync) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
+func (x *Resync) GetRemedy() string {
+	if x != nil {
+		return x.Remedy
+	}
+	return ""
+}
+
 type ResyncDisk struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Id        string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	Path      string                 `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
 	SizeBytes int64                  `protobuf:"varint,3,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
 	// Blocks are 64 KiB. What was compared and what differs are of the pass over the disk, each block once, however
-	// often the pass was interrupted; a pass that begins again at 0 counts anew.
+	// often the pass was interrupted; a pass that begins again at 0 counts anew. A kill of the primary agent may hide the
+	// differences of its last 5 seconds: then there are at least as many. Whether both sides are equal never follows from
+	// these figures; the roots decide that.
 	BlocksCompared  int64 `protobuf:"varint,4,opt,name=blocks_compared,json=blocksCompared,proto3" json:"blocks_compared,omitempty"`
 	BlocksDiffering int64 `protobuf:"varint,5,opt,name=blocks_differing,json=blocksDiffering,proto3" json:"blocks_differing,omitempty"`
 	BytesDiffering  int64 `protobuf:"varint,6,opt,name=bytes_differing,json=bytesDiffering,proto3" json:"bytes_differing,omitempty"`
@@ -854,7 +873,7 @@ var File_vmreplica_v1_resync_proto protoreflect.FileDescriptor
 
 const file_vmreplica_v1_resync_proto_rawDesc = "" +
 	"\n" +
-	"\x19vmreplica/v1/resync.proto\x12\fvmreplica.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19vmreplica/v1/access.proto\x1a\x1evmreplica/v1/replication.proto\"\x83\x06\n" +
+	"\x19vmreplica/v1/resync.proto\x12\fvmreplica.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19vmreplica/v1/access.proto\x1a\x1evmreplica/v1/replication.proto\"\xb5\x06\n" +
 	"\x06Resync\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x0e\n" +
 	"\x02vm\x18\x02 \x01(\tR\x02vm\x12,\n" +
@@ -880,7 +899,9 @@ const file_vmreplica_v1_resync_proto_rawDesc = "" +
 	"reconnects\x12\x1a\n" +
 	"\brestarts\x18\x11 \x01(\rR\brestarts\x12F\n" +
 	"\x11next_attempt_time\x18\x12 \x01(\v2\x1a.google.protobuf.TimestampR\x0fnextAttemptTime\x12\x18\n" +
-	"\alineage\x18\x13 \x01(\tR\alineage\"\xd4\x03\n" +
+	"\alineage\x18\x13 \x01(\tR\alineage\x12\x18\n" +
+	"\aproblem\x18\x14 \x01(\tR\aproblem\x12\x16\n" +
+	"\x06remedy\x18\x15 \x01(\tR\x06remedy\"\xd4\x03\n" +
 	"\n" +
 	"ResyncDisk\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
