@@ -109,7 +109,8 @@ func TestACutHoldsWritesBriefly(t *testing.T) {
 	for _, d := range disks {
 		wait.Go(func() {
 			for p := make([]byte, 4096); !stop.Load(); written.Add(1) {
-				if _, err := d.WriteAt(p, rand.Int64N(tebibyte/4096)*4096); err != nil {
+				off := rand.Int64N(128)*(tebibyte/128) + rand.Int64N(1<<15)*4096
+				if _, err := d.WriteAt(p, off); err != nil {
 					t.Error(err)
 				}
 				<-time.After(20 * time.Microsecond) // a disk's speed, not the memory's
