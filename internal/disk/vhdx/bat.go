@@ -41,7 +41,7 @@ func (c *container) blockSpan(e batEntry, length, fileSize int64) (span, error) 
 	if !at.inside(fileSize) {
 		return span{}, fmt.Errorf("%d bytes at %d of a file of %d", length, at.offset, fileSize)
 	}
-	if c.regions.taken(c.header.log, at) {
+	if c.regions.taken(c.ring, at) {
 		return span{}, fmt.Errorf("%d bytes at %d, where the file's own structures are", length, at.offset)
 	}
 	return at, nil

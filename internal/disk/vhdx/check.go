@@ -57,7 +57,7 @@ func (k *checker) check(file durable.File) error {
 	if err := k.copies(); err != nil {
 		return err
 	}
-	for _, region := range append([]span{c.header.log, c.regions.bat, c.regions.metadata}, c.regions.others...) {
+	for _, region := range append([]span{c.ring, c.regions.bat, c.regions.metadata}, c.regions.others...) {
 		k.claim(region)
 	}
 	if err := k.walkBAT(); err != nil {

@@ -18,6 +18,8 @@ type container struct {
 	pair               *headerPair
 	header             header
 	place              int // of header among headerPlaces
+	// ring is where the log lies: it stays there, and is read without the lock that the header needs.
+	ring span
 	// overlay is what is replayed in memory; nil when there is nothing.
 	overlay    *overlay
 	regionErrs [2]error
@@ -45,6 +47,7 @@ func inspect(file durable.File) (*container, error) {
 	if err := c.header.checkLog(size); err != nil {
 		return nil, err
 	}
+	c.ring = c.header.log
 	if c.overlay, err = readLog(file, &c.header, size); err != nil {
 		return nil, err
 	}
@@ -98,7 +101,7 @@ func (c *container) readRegions() error {
 	if c.regions == nil {
 		return corrupt("neither region table can be used: the first: %v; the second: %v", c.regionErrs[0], c.regionErrs[1])
 	}
-	return c.regions.check(c.header.log, c.fileSize)
+	return c.regions.check(c.ring, c.fileSize)
 }
 
 func (c *container) readMetadata() error {

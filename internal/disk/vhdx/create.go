@@ -91,7 +91,7 @@ func (o Options) container(file durable.File, layer bool) (*container, error) {
 }
 
 func (o Options) layout(file durable.File, layer bool) *container {
-	c := &container{file: file, creator: creator, place: 1}
+	c := &container{file: file, creator: creator, place: 1, ring: span{newLogAt, newMetadataAt - newLogAt}}
 	c.geometry = newGeometry(o.SizeBytes, o.BlockBytes, int64(o.LogicalSectorSize), layer)
 	c.metadata = &metadata{
 		block: o.BlockBytes, fixed: o.Fixed, hasParent: layer, size: o.SizeBytes, diskID: newGUID(),
@@ -105,7 +105,7 @@ func (o Options) layout(file durable.File, layer bool) *container {
 		metadata: span{newMetadataAt, newBATAt - newMetadataAt},
 		bat:      span{newBATAt, roundUp(c.entries()*entrySize, mib)},
 	}
-	c.header = header{sequence: 2, fileWrite: newGUID(), dataWrite: newGUID(), log: span{newLogAt, newMetadataAt - newLogAt}}
+	c.header = header{sequence: 2, fileWrite: newGUID(), dataWrite: newGUID(), log: c.ring}
 	c.fileSize = c.regions.bat.end()
 	if o.Fixed {
 		c.fileSize += c.blocks() * c.block

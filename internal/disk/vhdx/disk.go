@@ -86,7 +86,7 @@ func OpenDifferencing(file durable.File, mode durable.Mode) (*Layer, error) {
 func (v *virtualDisk) start(c *container, mode durable.Mode) error {
 	v.container, v.mode, v.end = *c, mode, c.fileSize
 	v.pages = newPageCache(v.readPage)
-	v.log = logWriter{file: v.file, ring: v.header.log, oldest: -1}
+	v.log = logWriter{file: v.file, ring: v.ring, oldest: -1}
 	v.unsynced.add(0, math.MaxInt64)
 	if mode == durable.ReadOnly {
 		return nil
