@@ -174,7 +174,7 @@ func (r *Receiver) noteObstacle(vmName string, err error) {
 	}
 	switch found := failure.Find(err); found.Reason {
 	case failure.ReasonStorageFull:
-		r.Obstacles.Full(vmName, found.Disk)
+		r.Obstacles.Full(vmName, found.Disk, found.Message)
 	case failure.ReasonImageInUse:
 		r.Obstacles.InUse(vmName, found.Disk, found.Message)
 	}

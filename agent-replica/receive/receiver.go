@@ -27,10 +27,12 @@ type Gate interface {
 
 // Obstacles is told what stands in the way of a VM's transfer and when it is gone, as often as it shows.
 type Obstacles interface {
-	// Full says that a disk, or the VM when disk is empty, waits for room.
-	Full(vm, disk string)
+	// Full says that a disk, or the VM when disk is empty, waits for room, and for how much in message.
+	Full(vm, disk, message string)
 	// Progress says that something was received and is durable.
 	Progress(vm string)
+	// Ended says that the VM's transfer was discarded.
+	Ended(vm string)
 	// InUse says that another program has a disk of the VM open, and which in message.
 	InUse(vm, disk, message string)
 	// Opened says that the VM's disks are open.
@@ -254,6 +256,7 @@ func (r *Receiver) CommitTransfer(ctx context.Context, request *vmreplicav1.Comm
 		return nil, r.commitFailed(t, commit.Transfer, err)
 	}
 	r.drop(vmName)
+	r.noteProgress(vmName)
 	return &vmreplicav1.CommitTransferResponse{
 		Lineage: string(record.Lineage), Cut: string(record.Cut), MergePending: record.LayersToMerge() > 0,
 	}, nil
@@ -304,6 +307,9 @@ func (r *Receiver) AbortTransfer(_ context.Context, request *vmreplicav1.AbortTr
 	// Disks that cannot be opened have no streams, and their transfer can be discarded all the same.
 	if _, err := vm.Abort(id); err != nil {
 		return nil, err
+	}
+	if r.Obstacles != nil {
+		r.Obstacles.Ended(vmName)
 	}
 	r.clean(vm)
 	return &vmreplicav1.AbortTransferResponse{}, nil

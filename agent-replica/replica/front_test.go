@@ -266,7 +266,7 @@ func TestWhatIsShown(t *testing.T) {
 	status := shown.Status
 	if status.Mode != vmreplicav1.ReplicationMode_REPLICATION_MODE_REPLICA || status.Peer != "pve1" || status.Term != 2 ||
 		status.State != vmreplicav1.ReplicationState_REPLICATION_STATE_READY_FOR_INITIAL_REPLICATION ||
-		status.Health != vmreplicav1.Health_HEALTH_NORMAL || len(status.Disks) != 1 ||
+		status.Health != vmreplicav1.Health_HEALTH_WARNING || len(status.Disks) != 1 ||
 		status.Disks[0].Layers[0].State != vmreplicav1.Layer_STATE_INCOMPLETE {
 		t.Errorf("shown %v", shown)
 	}

@@ -7,23 +7,30 @@ import (
 	"sync"
 	"time"
 
+	"vmreplica/agent-replica/authorization"
 	"vmreplica/agent-replica/chain"
 	"vmreplica/agent-replica/merge"
+	"vmreplica/internal/failure"
 )
 
 // observer knows how all VMs stand. It looks at their files from time to time, because only that shows what
 // others did to them.
 type observer struct {
-	registry *chain.Registry
-	merger   *merge.Merger
-	log      *slog.Logger
+	registry  *chain.Registry
+	merger    *merge.Merger
+	book      *authorization.Book
+	obstacles *obstacles
+	log       *slog.Logger
 
 	mu     sync.Mutex
 	doubts map[string][]string
 }
 
-func newObserver(registry *chain.Registry, merger *merge.Merger, log *slog.Logger) *observer {
-	return &observer{registry: registry, merger: merger, log: log, doubts: map[string][]string{}}
+func newObserver(registry *chain.Registry, merger *merge.Merger, book *authorization.Book, obstacles *obstacles,
+	log *slog.Logger) *observer {
+	return &observer{
+		registry: registry, merger: merger, book: book, obstacles: obstacles, log: log, doubts: map[string][]string{},
+	}
 }
 
 // Run looks at the files of every VM, at once and then each lookInterval, until ctx ends.
@@ -106,9 +113,15 @@ func (o *observer) observe(record chain.Record) observation {
 			doubts[i] = looked[i]
 		}
 	}
-	return observation{
+	seen := observation{
 		record: record, doubts: doubts, merge: o.merger.Status(record.VM), doing: o.registry.VM(record.VM).Doing(),
 	}
+	if full, waits := o.obstacles.waiting(record.VM); waits && record.Transfer != nil {
+		seen.full = &full
+	}
+	_, err := o.book.Get(record.Authorization)
+	seen.withdrawn = err != nil && failure.Find(err).Reason == failure.ReasonNotFound
+	return seen
 }
 
 // all is how every VM stands, by name.

@@ -3,6 +3,7 @@ package replica
 import (
 	"log/slog"
 	"sync"
+	"time"
 
 	"vmreplica/agent-replica/storage"
 	"vmreplica/internal/event"
@@ -17,21 +18,31 @@ type obstacles struct {
 
 	mu sync.Mutex
 	// full are the disks that wait for room, by VM; inUse are the VMs with a disk in use.
-	full  map[string]string
+	full  map[string]fullness
 	inUse map[string]bool
+}
+
+// fullness is a disk, or the VM when disk is empty, that waits for room.
+type fullness struct {
+	disk, message string
+	since         time.Time
 }
 
 func newObstacles(files *storage.Storage, events *event.Log, log *slog.Logger) *obstacles {
 	return &obstacles{
-		storage: files, events: events, log: log, full: map[string]string{}, inUse: map[string]bool{},
+		storage: files, events: events, log: log, full: map[string]fullness{}, inUse: map[string]bool{},
 	}
 }
 
 // Full implements receive.Obstacles.
-func (o *obstacles) Full(vm, disk string) {
+func (o *obstacles) Full(vm, disk, message string) {
 	o.mu.Lock()
-	_, known := o.full[vm]
-	o.full[vm] = disk
+	before, known := o.full[vm]
+	now := fullness{disk: disk, message: message, since: time.Now()}
+	if known {
+		now.since = before.since
+	}
+	o.full[vm] = now
 	o.mu.Unlock()
 	if !known {
 		o.record(event.StorageFull(vm, disk, o.storage.Path("."), o.free()))
@@ -41,12 +52,28 @@ func (o *obstacles) Full(vm, disk string) {
 // Progress implements receive.Obstacles.
 func (o *obstacles) Progress(vm string) {
 	o.mu.Lock()
-	disk, known := o.full[vm]
+	full, known := o.full[vm]
 	delete(o.full, vm)
 	o.mu.Unlock()
 	if known {
-		o.record(event.StorageRecovered(vm, disk, o.storage.Path("."), o.free()))
+		o.record(event.StorageRecovered(vm, full.disk, o.storage.Path("."), o.free()))
 	}
+}
+
+// Ended implements receive.Obstacles.
+func (o *obstacles) Ended(vm string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.full, vm)
+	delete(o.inUse, vm)
+}
+
+// waiting says whether a VM's transfer waits for room.
+func (o *obstacles) waiting(vm string) (full fullness, waits bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	full, waits = o.full[vm]
+	return full, waits
 }
 
 // InUse implements receive.Obstacles.

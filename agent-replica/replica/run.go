@@ -103,18 +103,23 @@ func assemble(host *daemon.Host, p parts) (*agent, error) {
 	table := chain.NewTable(p.store, events)
 	registry := chain.NewRegistry(table, p.files)
 	book := authorization.NewBook(p.store, p.files.CheckDevice)
-	gate := &Gate{table: table, book: book}
-	used := &usage{table: table, storage: p.files}
-	merger := merge.New(merge.Config{
-		Registry: registry, Space: p.files, Events: events, Log: host.Log,
-	})
+	s := services{
+		parts: p, events: events, registry: registry, book: book, gate: &Gate{table: table, book: book},
+		used: &usage{table: table, storage: p.files}, obstacles: newObstacles(p.files, events, host.Log),
+	}
+	merger := merge.New(merge.Config{Registry: registry, Space: p.files, Events: events, Log: host.Log})
 	receiver := receive.New(receive.Config{
-		Registry: registry, Space: p.files, Gate: gate, Log: host.Log, Limits: receive.DefaultLimits(),
-		CheckRoom:  func(record chain.Record) error { return used.checkQuota(book, record) },
-		CheckBegin: used.checkBegin, Obstacles: newObstacles(p.files, events, host.Log),
+		Registry: registry, Space: p.files, Gate: s.gate, Log: host.Log, Limits: receive.DefaultLimits(),
+		CheckRoom:  func(record chain.Record) error { return s.used.checkQuota(book, record) },
+		CheckBegin: s.used.checkBegin, Obstacles: s.obstacles,
 	})
-	gate.raised = receiver.Supersede
-	a := &agent{merger: merger, receiver: receiver, observer: newObserver(registry, merger, host.Log)}
+	s.gate.raised = receiver.Supersede
+	a := &agent{
+		merger: merger, receiver: receiver, observer: newObserver(registry, merger, book, s.obstacles, host.Log),
+		server: transport.NewServer(transport.ServerConfig{
+			Credentials: p.credentials, Translate: api.Status, Log: host.Log,
+		}),
+	}
 	if err := host.Registry.Register(&metrics{observer: a.observer, storage: p.files}); err != nil {
 		return nil, err
 	}
@@ -122,25 +127,38 @@ func assemble(host *daemon.Host, p parts) (*agent, error) {
 		_, err := p.files.Free()
 		return err
 	})
-	a.server = transport.NewServer(transport.ServerConfig{
-		Credentials: p.credentials, Translate: api.Status, Log: host.Log,
-	})
-	requests := newRequests(p.store)
+	s.register(a)
+	return a, nil
+}
+
+// services are what the API is served from.
+type services struct {
+	parts
+	events    *event.Log
+	registry  *chain.Registry
+	book      *authorization.Book
+	gate      *Gate
+	used      *usage
+	obstacles *obstacles
+}
+
+func (s services) register(a *agent) {
+	requests := newRequests(s.store)
 	transfers := &transferService{
-		gate: gate, registry: registry, storage: p.files, merger: merger, usage: used, receiver: receiver,
-		speeds: measureSpeeds(),
+		gate: s.gate, registry: s.registry, storage: s.files, merger: a.merger, usage: s.used, receiver: a.receiver,
+		obstacles: s.obstacles, speeds: measureSpeeds(),
 	}
 	vmreplicav1.RegisterTransferServiceServer(a.server, transfers)
 	vmreplicav1.RegisterReplicationServiceServer(a.server, &replicationService{
-		registry: registry, storage: p.files, observer: a.observer, requests: requests, remove: transfers.remove,
+		registry: s.registry, storage: s.files, observer: a.observer, requests: requests, remove: transfers.remove,
 	})
 	vmreplicav1.RegisterResyncServiceServer(a.server, resyncService{})
 	vmreplicav1.RegisterAuthorizationServiceServer(a.server, &authorizationService{
-		book: book, usage: used, requests: requests, events: events, credentials: p.credentials, receiver: receiver,
+		book: s.book, usage: s.used, requests: requests, events: s.events, credentials: s.credentials,
+		receiver: a.receiver,
 	})
-	vmreplicav1.RegisterEventServiceServer(a.server, &eventService{log: events})
+	vmreplicav1.RegisterEventServiceServer(a.server, &eventService{log: s.events})
 	vmreplicav1.RegisterAgentServiceServer(a.server, &agentService{
-		credentials: p.credentials, started: time.Now(),
+		credentials: s.credentials, started: time.Now(),
 	})
-	return a, nil
 }

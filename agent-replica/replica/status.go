@@ -1,7 +1,6 @@
 package replica
 
 import (
-	"fmt"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -11,14 +10,10 @@ import (
 	"vmreplica/agent-replica/storage"
 	"vmreplica/blockdiff"
 	"vmreplica/internal/api"
-	"vmreplica/internal/failure"
 	"vmreplica/internal/replication"
 	vmreplicav1 "vmreplica/proto/vmreplica/v1"
 	"vmreplica/transport"
 )
-
-// ReasonResyncRequired is the health code of a replica whose files are not as the agent left them.
-const ReasonResyncRequired = "RESYNC_REQUIRED"
 
 // observation is everything that is shown of a VM: its record and what is going on.
 type observation struct {
@@ -27,6 +22,9 @@ type observation struct {
 	doubts []string
 	merge  merge.Status
 	doing  []chain.Purpose
+	// full is set while the open transfer waits for room; withdrawn when the entry that admitted the primary is gone.
+	full      *fullness
+	withdrawn bool
 }
 
 // state follows from the record and the doubts.
@@ -75,36 +73,6 @@ func (o observation) activity() replication.Activity {
 	default:
 		return replication.Idle
 	}
-}
-
-// healthReasons are why the VM is not well.
-func (o observation) healthReasons() []replication.HealthReason {
-	var reasons []replication.HealthReason
-	for i, doubt := range o.doubts {
-		if doubt == "" || i >= len(o.record.Disks) || o.record.Lineage == "" {
-			continue
-		}
-		reasons = append(reasons, replication.HealthReason{
-			Code: ReasonResyncRequired, Health: replication.HealthCritical, Disk: o.record.Disks[i].ID, Message: doubt,
-			Remedy: fmt.Sprintf("Resynchronization is required for the virtual machine %s. "+
-				"Resume replication to start resynchronization.", o.record.VM),
-		})
-	}
-	if problem := o.merge.Problem; problem != nil {
-		reasons = append(reasons, replication.HealthReason{
-			Code: problem.Reason, Health: mergeHealth(o.merge), Disk: problem.Disk, Message: problem.Message,
-			Remedy: problem.Remedy, Since: o.merge.Since,
-		})
-	}
-	return reasons
-}
-
-// mergeHealth is critical when the merge will not go on by itself.
-func mergeHealth(s merge.Status) replication.Health {
-	if s.Final || s.Problem.Reason == failure.ReasonBaseMissing {
-		return replication.HealthCritical
-	}
-	return replication.HealthWarning
 }
 
 // replicationOf is the VM on the wire.

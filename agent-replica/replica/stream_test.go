@@ -176,8 +176,8 @@ func TestAnObstacleIsToldOnceAndSoIsItsEnd(t *testing.T) {
 	o := newObstacles(files, events, slog.New(slog.DiscardHandler))
 	for range 2 {
 		o.Progress("web01")
-		o.Full("web01", "root")
-		o.Full("web01", "root")
+		o.Full("web01", "root", "the storage is full")
+		o.Full("web01", "root", "the storage is full")
 		o.Progress("web01")
 		o.InUse("web01", "root", "root is open in qemu (12)")
 		o.InUse("web01", "root", "root is open in qemu (12)")

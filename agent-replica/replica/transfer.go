@@ -47,6 +47,8 @@ type transferService struct {
 	merger   *merge.Merger
 	usage    *usage
 	receiver Receiver
+	// obstacles are forgotten with the relationship.
+	obstacles *obstacles
 	// speeds are of this host's proofs, in bytes a second of one core.
 	speeds map[blockdiff.Algorithm]int64
 }
@@ -191,7 +193,11 @@ func (s *transferService) remove(ctx context.Context, vm string, deleteData bool
 	ctx, cancel := context.WithTimeout(ctx, removeWait)
 	defer cancel()
 	s.receiver.End(vm)
-	return s.registry.Remove(ctx, vm, deleteData)
+	notes, err := s.registry.Remove(ctx, vm, deleteData)
+	if err == nil {
+		s.obstacles.Ended(vm)
+	}
+	return notes, err
 }
 
 // BeginTransfer admits and passes on.

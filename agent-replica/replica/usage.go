@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"fmt"
 	"math"
 
 	"vmreplica/agent-replica/authorization"
@@ -75,8 +76,9 @@ func (u *usage) checkQuota(book *authorization.Book, record chain.Record) error 
 	return failure.Locate(entry.CheckQuota(used, 1), record.VM, "")
 }
 
-// checkBegin answers STORAGE_FULL when there is no room for one more segment of any disk, which is the least that a
-// cursor passes: a transfer would begin, fail and begin again for as long as nobody frees any.
+// checkBegin answers STORAGE_FULL when there is no room for what the merges of the open transfer's layers lack and one
+// more segment of any disk, which is the least that a cursor passes: a transfer would begin, fail and begin again for as
+// long as nobody frees any.
 func (u *usage) checkBegin(record chain.Record, kind replication.ResyncKind) error {
 	if kind == replication.KindVerify {
 		return nil
@@ -85,31 +87,60 @@ func (u *usage) checkBegin(record chain.Record, kind replication.ResyncKind) err
 	if err != nil {
 		return err
 	}
-	for _, d := range record.Disks {
-		need, err := u.progressRoom(d)
+	for i := range record.Disks {
+		d := &record.Disks[i]
+		need, all, err := u.roomFor(d, record.Cursor(d.ID))
 		if err != nil {
 			return failure.Locate(err, record.VM, d.ID)
 		}
-		if free < need {
-			return failure.New(failure.Exhausted, failure.ReasonStorageFull,
-				"the replica's storage is full: %d bytes are needed to go on and %d are free", need, free).
-				On(record.VM, d.ID).Try("Free some space in %s; it goes on by itself.", u.storage.Path("."))
+		if free >= need {
+			continue
 		}
+		message := fmt.Sprintf("%d bytes are needed to go on and %d are free", need, free)
+		if all > need {
+			message += fmt.Sprintf("; to its end about %d, if the rest differs as what was compared", all)
+		}
+		return failure.New(failure.Exhausted, failure.ReasonStorageFull, "the replica's storage is full: %s", message).
+			On(record.VM, d.ID).Try("Free some space in %s; it goes on by itself.", u.storage.Path("."))
 	}
 	return nil
 }
 
-// progressRoom is what one more segment of a disk may take: of a first copy no more than its base lacks.
-func (u *usage) progressRoom(d chain.Disk) (int64, error) {
+// roomFor is what a disk's transfer needs to go on, and about what it needs to its end: of a first copy one segment, and
+// no more than its base lacks; of a resync what its merge lacks and, before the end, a segment.
+func (u *usage) roomFor(d *chain.Disk, cursor *chain.TransferDisk) (need, all int64, err error) {
 	segment := min(d.SizeBytes, blockdiff.SegmentSize)
-	switch {
-	case !d.Base.Incomplete:
-		return segment + leastRoom, nil
-	case d.Base.Device != "":
-		return 0, nil
+	if d.Base.Incomplete && d.Base.Device != "" {
+		return 0, 0, nil
 	}
-	held, err := u.storage.Allocated(d.Base.File)
-	return max(0, min(segment, d.SizeBytes-held)), err
+	base, err := u.storage.Allocated(d.Base.File)
+	if d.Base.Incomplete || err != nil {
+		lacks := max(0, d.SizeBytes-base)
+		return min(segment, lacks), lacks, err
+	}
+	layer, lacking, err := u.lacking(d, base)
+	if err != nil || cursor != nil && cursor.Proven {
+		return lacking, lacking, err
+	}
+	need = lacking + segment + leastRoom
+	if cursor == nil || cursor.Segment == 0 {
+		return need, need, nil
+	}
+	perSegment := layer / cursor.Segment
+	return need, max(need, lacking+2*perSegment*(d.Segments()-cursor.Segment)), nil
+}
+
+// lacking is what the receiving layer holds, and how much less than its merge will take is held for that.
+func (u *usage) lacking(d *chain.Disk, base int64) (layer, lacking int64, err error) {
+	top := len(d.Layers) - 1
+	if top < 0 || d.Layers[top].State != chain.Receiving || d.Base.Device != "" {
+		return 0, 0, nil
+	}
+	if layer, err = u.storage.Allocated(d.Layers[top].File); err != nil {
+		return 0, 0, err
+	}
+	held, err := u.storage.Allocated(chain.BalloonFile(d.Layers[top].File))
+	return layer, max(0, chain.MergeRoom(d.SizeBytes, layer, base)-held), err
 }
 
 // checkRoom refuses new disks when the storage is full or the entry's quota is used up.
