@@ -572,3 +572,28 @@ func TestAfterAStartTheFirstCheckLooksAtOnce(t *testing.T) {
 		})
 	}
 }
+
+func TestARefusalSaysWhatTheOtherResyncDoes(t *testing.T) {
+	bubble(t, func(t *testing.T, p *pair) {
+		a := p.replicating()
+		defer a.stop()
+		refused := func(want string) {
+			t.Helper()
+			_, err := a.Start(t.Context(), "web01", relationship.Start{Kind: replication.KindResync}, state.Request{})
+			if found := wantReason(t, err, failure.ReasonResyncRunning); !strings.Contains(found.Message, want) {
+				t.Fatalf("%q lacks %q", found.Message, want)
+			}
+		}
+		at := time.Now().Add(time.Hour).UTC()
+		if _, err := a.Start(t.Context(), "web01", relationship.Start{Kind: replication.KindResync, Time: at}, state.Request{}); err != nil {
+			t.Fatal(err)
+		}
+		refused("is scheduled for " + at.Format(time.RFC3339) + " already")
+		p.images.set(func(i *images) {
+			i.inUse = failure.New(failure.Precondition, failure.ReasonImageInUse, "qemu-system-x86 (pid 42) has it open")
+		})
+		time.Sleep(time.Hour)
+		p.settle()
+		refused("waits to begin (IMAGE_IN_USE) already")
+	})
+}

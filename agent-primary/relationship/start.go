@@ -72,7 +72,7 @@ func (r Record) mayStart(kind replication.ResyncKind) error {
 		return err
 	}
 	if active := r.Active(); active != nil {
-		return failure.New(failure.Exists, failure.ReasonResyncRunning, "resync %s is %s already", active.ID, active.State).
+		return failure.New(failure.Exists, failure.ReasonResyncRunning, "resync %s %s already", active.ID, r.standing()).
 			Try("Follow it with: vmreplica get %s --watch. To end it: vmreplica cancel-resync %s", r.Name, r.Name)
 	}
 	state := r.State()
@@ -100,6 +100,21 @@ func (r Record) mayStart(kind replication.ResyncKind) error {
 			Try("State initial, resync or verify.")
 	}
 	return nil
+}
+
+// standing is what the active resync does, in words.
+func (r Record) standing() string {
+	active := r.Active()
+	switch {
+	case active.State != replication.ResyncScheduled:
+		return "is " + active.State.String()
+	case active.Reason != "":
+		return "waits to begin (" + active.Reason + ")"
+	case active.StartTime.After(active.CreateTime):
+		return "is scheduled for " + active.StartTime.Format(time.RFC3339)
+	default:
+		return "is about to begin"
+	}
 }
 
 // mayChange refuses everything but removal while the creation is not finished.

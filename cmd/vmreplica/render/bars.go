@@ -3,6 +3,7 @@ package render
 import (
 	"fmt"
 	"io"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -61,7 +62,7 @@ func (b *bars) Show(r *vmreplicav1.Resync) {
 			b.add(disk.GetId())
 		}
 		if whole > 0 && i < len(b.ordered) {
-			b.ordered[i].show(r, disk, done, whole)
+			b.ordered[i].show(r, disk, done, whole, b.now())
 		}
 	}
 }
@@ -84,9 +85,9 @@ func (b *bars) add(disk string) {
 	b.ordered = append(b.ordered, added)
 }
 
-func (b *bar) show(r *vmreplicav1.Resync, disk *vmreplicav1.ResyncDisk, done, whole int64) {
+func (b *bar) show(r *vmreplicav1.Resync, disk *vmreplicav1.ResyncDisk, done, whole int64, now time.Time) {
 	left := fmt.Sprintf("%s %d%%", Clean(b.disk), percent(done, whole))
-	right := barText(r, disk, done)
+	right := barText(r, disk, done, now)
 	b.left.Store(&left)
 	b.right.Store(&right)
 	b.SetTotal(whole, false)
@@ -94,19 +95,12 @@ func (b *bar) show(r *vmreplicav1.Resync, disk *vmreplicav1.ResyncDisk, done, wh
 }
 
 // barText stands behind a bar: rate, ETA, compared and sent.
-func barText(r *vmreplicav1.Resync, disk *vmreplicav1.ResyncDisk, done int64) string {
+func barText(r *vmreplicav1.Resync, disk *vmreplicav1.ResyncDisk, done int64, now time.Time) string {
 	if r.GetState() == vmreplicav1.ResyncState_RESYNC_STATE_MERGING {
 		return Size(done) + " merged"
 	}
-	progress := disk.GetProgress()
-	var text string
-	if progress.GetRateBytesPerSecond() > 0 {
-		text = Rate(progress.GetRateBytesPerSecond()) + " "
-	}
-	if progress.GetEta() != nil {
-		text += "ETA " + Span(progress.GetEta().AsDuration().Round(time.Second)) + " "
-	}
-	return text + fmt.Sprintf("compared %s sent %s", Size(done), Size(sent(disk)))
+	parts := append(pace(disk.GetProgress(), now), fmt.Sprintf("compared %s sent %s", Size(done), Size(sent(disk))))
+	return strings.Join(parts, " ")
 }
 
 // Note implements Progress.

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	vmreplicav1 "vmreplica/proto/vmreplica/v1"
 )
@@ -42,6 +43,9 @@ func (p *Page) describe(r *vmreplicav1.Replication) {
 	p.fact("State", join(": ", Word(s.GetState()), meanings[s.GetState()]))
 	p.fact("Activity", Word(s.GetActivity()))
 	p.fact("Progress", progressOf(s, p.now))
+	if at := s.GetNextResyncTime(); at != nil {
+		p.fact("Next resync", moment(at, p.now))
+	}
 	p.fact("Health", Word(s.GetHealth()))
 	p.fact("Suspended because", s.GetSuspendReason())
 	p.fact("Resync required", join(": ", Word(s.GetResyncCause()), s.GetResyncEvidence()))
@@ -132,7 +136,7 @@ func (p *Page) disk(disk *vmreplicav1.DiskStatus, asked *vmreplicav1.DiskSpec) {
 		p.Line("    Proven root: %s", disk.GetRoot())
 	}
 	if progress := disk.GetProgress(); progress != nil {
-		p.Line("    %s", transferLine(progress))
+		p.Line("    %s", transferLine(progress, p.now))
 	}
 	for _, layer := range disk.GetLayers() {
 		p.Line("    %-12s%s, %s, %s", Word(layer.GetState()), layer.GetFile(), layer.GetFormat(), Size(layer.GetAllocatedBytes()))
@@ -140,15 +144,16 @@ func (p *Page) disk(disk *vmreplicav1.DiskStatus, asked *vmreplicav1.DiskSpec) {
 }
 
 // transferLine is a disk's transfer, or its merge, in words.
-func transferLine(t *vmreplicav1.TransferProgress) string {
+func transferLine(t *vmreplicav1.TransferProgress, now time.Time) string {
 	if t.GetMergeTotalBytes() > 0 {
 		return fmt.Sprintf("Merged %d%%: %s of %s", percent(t.GetMergedBytes(), t.GetMergeTotalBytes()),
 			Size(t.GetMergedBytes()), Size(t.GetMergeTotalBytes()))
 	}
-	return fmt.Sprintf("Compared %d%%: %s of %s, %s differing, %s sent and %s received, durable up to %s, %s",
+	line := fmt.Sprintf("Compared %d%%: %s of %s, %s differing, %s sent and %s received, durable up to %s",
 		percent(t.GetComparedBytes(), t.GetSizeBytes()), Size(t.GetComparedBytes()), Size(t.GetSizeBytes()),
 		Size(t.GetDifferingBytes()), Size(t.GetWireSentBytes()), Size(t.GetWireReceivedBytes()),
-		Size(t.GetCursorBytes()), Rate(t.GetRateBytesPerSecond()))
+		Size(t.GetCursorBytes()))
+	return strings.Join(append([]string{line}, pace(t, now)...), ", ")
 }
 
 func (p *Page) statistics(s *vmreplicav1.ReplicationStatistics) {

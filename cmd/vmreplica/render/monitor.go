@@ -93,7 +93,7 @@ func figuresOf(r *vmreplicav1.Replication, now time.Time) []string {
 	if proven := s.GetProvenTime(); proven != nil {
 		figures = append(figures, fmt.Sprintf("%s_proven_age=%ds;;;0", name, max(0, now.Sub(proven.AsTime())/time.Second)))
 	}
-	if sum, _ := sumProgress(s.GetDisks()); sum != nil {
+	if sum := sumProgress(s.GetDisks()); sum != nil {
 		figures = append(figures, fmt.Sprintf("%s_compared=%d%%;;;0;100", name, percent(sum.GetComparedBytes(), sum.GetSizeBytes())))
 	}
 	statistics := s.GetStatistics()

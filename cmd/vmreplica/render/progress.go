@@ -3,6 +3,7 @@ package render
 import (
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	vmreplicav1 "vmreplica/proto/vmreplica/v1"
@@ -79,7 +80,7 @@ func (l *lines) disks(r *vmreplicav1.Resync, all bool) (printed bool) {
 			continue
 		}
 		l.steps[disk.GetId()] = step
-		l.line("%s: disk %s: %s", r.GetVm(), disk.GetId(), diskLine(r, disk))
+		l.line("%s: disk %s: %s", r.GetVm(), disk.GetId(), diskLine(r, disk, l.now()))
 		printed = true
 	}
 	return printed
@@ -117,8 +118,16 @@ func phaseOf(r *vmreplicav1.Resync, now time.Time) string {
 	if r.GetSuspended() && !Ended(r) {
 		return join(": ", "suspended", r.GetSuspendReason()) + "; resume it with: vmreplica resume " + r.GetVm()
 	}
+	merging := r.GetState() == vmreplicav1.ResyncState_RESYNC_STATE_MERGING
+	if r.GetProblem() != "" && !Ended(r) {
+		what := "waiting to try again"
+		if merging {
+			what = "merging on the replica; it waits"
+		}
+		return what + parenthesized(r.GetReason()) + ": " + sentences(r.GetProblem(), r.GetRemedy())
+	}
 	if again := r.GetNextAttemptTime(); again != nil && again.AsTime().After(now) && !Ended(r) {
-		return fmt.Sprintf("waiting until %s to try again (%s)", Moment(again.AsTime(), now), r.GetReason())
+		return "waiting until " + Moment(again.AsTime(), now) + " to try again" + parenthesized(r.GetReason())
 	}
 	switch r.GetState() {
 	case vmreplicav1.ResyncState_RESYNC_STATE_SCHEDULED:
@@ -145,6 +154,23 @@ func phaseOf(r *vmreplicav1.Resync, now time.Time) string {
 	}
 }
 
+// parenthesized is a code behind a sentence; nothing for none.
+func parenthesized(code string) string {
+	if code == "" {
+		return ""
+	}
+	return " (" + code + ")"
+}
+
+// sentences are what happened and what to do, each with its end.
+func sentences(message, remedy string) string {
+	text := strings.TrimSuffix(message, ".") + "."
+	if remedy != "" {
+		text += " " + strings.TrimSuffix(remedy, ".") + "."
+	}
+	return text
+}
+
 // moving says whether the state has figures that rise.
 func moving(r *vmreplicav1.Resync) bool {
 	return r.GetState() == vmreplicav1.ResyncState_RESYNC_STATE_COMPARING ||
@@ -164,7 +190,7 @@ func amount(r *vmreplicav1.Resync, disk *vmreplicav1.ResyncDisk) (done, whole in
 }
 
 // diskLine is one disk's progress in words.
-func diskLine(r *vmreplicav1.Resync, disk *vmreplicav1.ResyncDisk) string {
+func diskLine(r *vmreplicav1.Resync, disk *vmreplicav1.ResyncDisk, now time.Time) string {
 	done, whole := amount(r, disk)
 	if r.GetState() == vmreplicav1.ResyncState_RESYNC_STATE_MERGING {
 		return fmt.Sprintf("%d%% of %s merged", percent(done, whole), Size(whole))
@@ -172,13 +198,32 @@ func diskLine(r *vmreplicav1.Resync, disk *vmreplicav1.ResyncDisk) string {
 	progress := disk.GetProgress()
 	line := fmt.Sprintf("%d%% of %s compared, %s differing, %s sent", percent(done, whole), Size(whole),
 		Size(max(progress.GetDifferingBytes(), disk.GetBytesDiffering())), Size(sent(disk)))
-	if progress.GetRateBytesPerSecond() > 0 {
-		line += ", " + Rate(progress.GetRateBytesPerSecond())
-	}
-	if progress.GetEta() != nil {
-		line += ", ETA " + Span(progress.GetEta().AsDuration().Round(time.Second))
+	for _, part := range pace(progress, now) {
+		line += ", " + part
 	}
 	return line
+}
+
+// pace is how fast a disk is compared and when that ends, or since when nothing moves.
+func pace(progress *vmreplicav1.TransferProgress, now time.Time) (parts []string) {
+	if since := progress.GetStalledSince(); since != nil {
+		return []string{"stalled for " + Span(max(0, now.Sub(since.AsTime())).Round(time.Second))}
+	}
+	if progress.GetRateBytesPerSecond() > 0 {
+		parts = append(parts, Rate(progress.GetRateBytesPerSecond()))
+	}
+	if progress.GetEta() != nil {
+		parts = append(parts, etaOf(progress.GetEta().AsDuration()))
+	}
+	return parts
+}
+
+// etaOf is an end that is foretold; one that is days away is not foretold to the second.
+func etaOf(eta time.Duration) string {
+	if eta >= 48*time.Hour {
+		return "ETA " + coarse(eta)
+	}
+	return "ETA " + Span(eta.Round(time.Second))
 }
 
 // sent is what a disk has sent: the progress while there is one, the result at the end.

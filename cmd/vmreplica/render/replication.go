@@ -6,6 +6,8 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	vmreplicav1 "vmreplica/proto/vmreplica/v1"
 )
 
@@ -116,25 +118,23 @@ func progressOf(s *vmreplicav1.ReplicationStatus, now time.Time) string {
 	if again := s.GetNextAttemptTime(); again != nil && s.GetActivity() == vmreplicav1.Activity_ACTIVITY_BACKING_OFF {
 		return "again " + Distance(again.AsTime(), now)
 	}
-	sum, eta := sumProgress(s.GetDisks())
+	sum := sumProgress(s.GetDisks())
 	switch {
+	case sum == nil && s.GetNextResyncTime() != nil:
+		return "resync at " + Moment(s.GetNextResyncTime().AsTime(), now)
 	case sum == nil:
 		return none
 	case s.GetActivity() == vmreplicav1.Activity_ACTIVITY_MERGING && sum.GetMergeTotalBytes() > 0:
 		return fmt.Sprintf("%d%% merged", percent(sum.GetMergedBytes(), sum.GetMergeTotalBytes()))
 	}
 	text := fmt.Sprintf("%d%%", percent(sum.GetComparedBytes(), sum.GetSizeBytes()))
-	if sum.GetRateBytesPerSecond() > 0 {
-		text += " " + Rate(sum.GetRateBytesPerSecond())
-	}
-	if eta > 0 {
-		text += " ETA " + Span(eta.Round(time.Second))
-	}
-	return text
+	return strings.Join(append([]string{text}, pace(sum, now)...), " ")
 }
 
-// sumProgress adds the disks' progress up; nil when none is under way. The ETA is that of the slowest.
-func sumProgress(disks []*vmreplicav1.DiskStatus) (sum *vmreplicav1.TransferProgress, eta time.Duration) {
+// sumProgress adds the disks' progress up; nil when none is under way. The ETA is that of the slowest, and it is
+// stalled when none moves.
+func sumProgress(disks []*vmreplicav1.DiskStatus) (sum *vmreplicav1.TransferProgress) {
+	var stalled *timestamppb.Timestamp
 	for _, disk := range disks {
 		progress := disk.GetProgress()
 		if progress == nil {
@@ -148,7 +148,15 @@ func sumProgress(disks []*vmreplicav1.DiskStatus) (sum *vmreplicav1.TransferProg
 		sum.RateBytesPerSecond += progress.GetRateBytesPerSecond()
 		sum.MergedBytes += progress.GetMergedBytes()
 		sum.MergeTotalBytes += progress.GetMergeTotalBytes()
-		eta = max(eta, progress.GetEta().AsDuration())
+		if eta := progress.GetEta(); eta.AsDuration() > sum.GetEta().AsDuration() {
+			sum.Eta = eta
+		}
+		if since := progress.GetStalledSince(); since.AsTime().After(stalled.AsTime()) {
+			stalled = since
+		}
 	}
-	return sum, eta
+	if sum.GetRateBytesPerSecond() == 0 && sum != nil {
+		sum.StalledSince = stalled
+	}
+	return sum
 }

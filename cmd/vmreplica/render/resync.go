@@ -88,8 +88,9 @@ func (p *Page) courseOf(r *vmreplicav1.Resync) {
 	if again := r.GetNextAttemptTime(); again != nil && !Ended(r) {
 		p.fact("Next attempt", moment(again, p.now))
 	}
+	p.fact("Waits because", join(". ", r.GetProblem(), r.GetRemedy()))
 	if n := r.GetReconnects(); n > 0 {
-		p.fact("Connection", "lost "+times(n)+"; it went on where it was")
+		p.fact("Not reached", times(n)+", each attempt counted; it goes on where it was")
 	}
 	if n := r.GetRestarts(); n > 0 {
 		p.fact("Image changed", times(n)+"; the pass began again")
