@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"vmreplica/agent-primary/relationship"
+	"vmreplica/internal/event"
 	"vmreplica/internal/failure"
 	"vmreplica/transport"
 )
@@ -162,7 +163,7 @@ func (t *test) space(context.Context) (string, *failure.Error) {
 	if t.hello.FreeBytes < 0 {
 		return "the replica does not tell its free space", nil
 	}
-	return fmt.Sprintf("%d bytes are free on the replica's storage", t.hello.FreeBytes), nil
+	return event.Size(t.hello.FreeBytes) + " are free on the replica's storage", nil
 }
 
 func (t *test) clock(context.Context) (string, *failure.Error) {

@@ -178,7 +178,7 @@ func (o *owner) reap() {
 	o.worker = nil
 	o.live.rest()
 	if w.todo == taskCheck {
-		o.checkAt = time.Now().Add(o.config.CheckInterval)
+		o.checkAt = time.Now().Add(o.checkWait())
 	}
 	o.live.change(func(l *Live) {
 		l.Activity, l.Waiting, l.NextAttempt = replication.Idle, false, time.Time{}
@@ -192,6 +192,15 @@ func (o *owner) reap() {
 	} else if w.version == o.version {
 		o.notBefore = time.Now().Add(heldBack)
 	}
+}
+
+// checkWait is how long after a check the next one is due: soon while the replica is in trouble, so that the health is
+// not bad for long once it is not.
+func (o *owner) checkWait() time.Duration {
+	if o.live.show().Trouble == nil {
+		return o.config.CheckInterval
+	}
+	return min(o.config.CheckInterval, operatorWait)
 }
 
 // settle stops the worker and saves how far it came.

@@ -149,16 +149,16 @@ func curable(err error) bool {
 	return failure.Retryable(err) || hasReason(err, failure.ReasonImageInUse) || hasReason(err, failure.ReasonWrongRole)
 }
 
-// operatorWait is added to the wait for what only an operator mends.
-const operatorWait = time.Minute
+// operatorWait is the longest wait for what only an operator mends: he looks whether that helped.
+const operatorWait = 10 * time.Second
 
 // backOff is how long to wait for the next attempt, for everybody to see.
 func (w *worker) backOff(err error) time.Duration {
 	w.noteProgress()
 	now := time.Now()
 	at := w.retry.Failed(now)
-	if hasReason(err, failure.ReasonWrongRole) {
-		at = at.Add(operatorWait)
+	if soon := now.Add(operatorWait); hasReason(err, failure.ReasonWrongRole) && at.After(soon) {
+		at = soon
 	}
 	attempts, since := w.retry.Failures()
 	w.announced = false

@@ -41,12 +41,23 @@ func parseDisk(text string, defaults diskDefaults) (*vmreplicav1.DiskSpec, error
 		}
 	}
 	if err := replication.CheckName("disk", disk.Id); err != nil {
-		return nil, misused("%w", err).Try("Name the disk %s: --disk %s,id=NAME", disk.Path, text)
+		return nil, misused("%w", err).Try("Name the disk %s: --disk %s,id=NAME", disk.Path, withoutID(parts))
 	}
 	if err := defaults.on(disk); err != nil {
 		return nil, failure.Locate(err, "", disk.Id)
 	}
 	return disk, nil
+}
+
+// withoutID is a --disk as it was typed, less its id.
+func withoutID(parts []string) string {
+	var kept []string
+	for _, part := range parts {
+		if !strings.HasPrefix(part, "id=") {
+			kept = append(kept, strings.ReplaceAll(part, ",", ",,"))
+		}
+	}
+	return strings.Join(kept, ",")
 }
 
 // on sets the formats of a disk.

@@ -1,6 +1,7 @@
 package command
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -70,6 +71,13 @@ func TestDiskFlags(t *testing.T) {
 	} {
 		if got, err := parseDisk(text, diskDefaults{}); err == nil || failure.Find(err).Class != failure.Invalid || failure.Find(err).Remedy == "" {
 			t.Errorf("%q: got %v, %v", text, got, err)
+		}
+	}
+	for text, hint := range map[string]string{
+		"/images/x.img,id=a b,format=raw": "--disk /images/x.img,format=raw,id=NAME", "/images/a,,b c.img": "--disk /images/a,,b c.img,id=NAME",
+	} {
+		if _, err := parseDisk(text, diskDefaults{}); !strings.HasSuffix(failure.Find(err).Remedy, hint) {
+			t.Errorf("%q: %q", text, failure.Find(err).Remedy)
 		}
 	}
 	for _, defaults := range []diskDefaults{{format: "vmdk"}, {replicaFormat: "vpc"}, {differencing: "vhdx"}} {

@@ -112,19 +112,7 @@ func receive[M any](ctx context.Context, cancel func(), next func() (*M, error),
 	messages, ended := make(chan *M), make(chan error, 1)
 	go func() {
 		defer close(messages)
-		for {
-			message, err := next()
-			if err != nil {
-				ended <- err
-				return
-			}
-			select {
-			case messages <- message:
-			case <-ctx.Done():
-				ended <- context.Cause(ctx)
-				return
-			}
-		}
+		ended <- pump(ctx, next, messages)
 	}()
 	defer func() {
 		cancel()
@@ -146,6 +134,21 @@ func receive[M any](ctx context.Context, cancel func(), next func() (*M, error),
 		}
 		if err != nil {
 			return err
+		}
+	}
+}
+
+// pump hands on what next gives until that or ctx ends.
+func pump[M any](ctx context.Context, next func() (*M, error), messages chan<- *M) error {
+	for {
+		message, err := next()
+		if err != nil {
+			return err
+		}
+		select {
+		case messages <- message:
+		case <-ctx.Done():
+			return context.Cause(ctx)
 		}
 	}
 }
@@ -184,7 +187,7 @@ func (r *reconnection) after(ctx context.Context, err error) error {
 		if !errors.Is(err, io.EOF) {
 			why = found.Message
 		}
-		r.note("connection lost; %s, and so does the waiting: %s", r.goesOn, why)
+		r.note("connection lost; %s, and the agent is asked again: %s", r.goesOn, why)
 	}
 	return sleep(ctx, r.backoff.Next())
 }

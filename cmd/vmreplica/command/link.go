@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"sync/atomic"
 	"time"
@@ -62,9 +63,13 @@ func (v *invocation) connect() error {
 	return nil
 }
 
-// unusable is a failure to load the operator's certificate: one that is not in force permits nothing.
+// unusable is a failure to load the operator's certificate: one that is not in force permits nothing, and a
+// directory without one is a mistake of the command's.
 func unusable(err error) error {
 	class := failure.Precondition
+	if errors.Is(err, fs.ErrNotExist) {
+		class = failure.Invalid
+	}
 	var invalid x509.CertificateInvalidError
 	if errors.As(err, &invalid) && invalid.Reason == x509.Expired {
 		class = failure.Denied

@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io/fs"
 	"testing"
 
 	"vmreplica/internal/failure"
@@ -16,7 +17,8 @@ func TestACertificateThatIsNotInForcePermitsNothing(t *testing.T) {
 	}{
 		"expired":                 {x509.CertificateInvalidError{Reason: x509.Expired}, ExitPermission},
 		"of no authority of ours": {x509.UnknownAuthorityError{}, ExitPrecondition},
-		"not there":               {errors.New("no such file"), ExitPrecondition},
+		"not there":               {fs.ErrNotExist, ExitUsage},
+		"not readable":            {errors.New("input/output error"), ExitPrecondition},
 	}
 	for name, test := range cases {
 		found := failure.Find(unusable(fmt.Errorf("use the certificate: %w", test.err)))

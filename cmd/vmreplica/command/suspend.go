@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"vmreplica/cmd/vmreplica/render"
 	vmreplicav1 "vmreplica/proto/vmreplica/v1"
@@ -65,15 +66,34 @@ well, now or at a time. Like Resume-VMReplication [-Resynchronize [-Resynchroniz
 				return err
 			}
 			return v.printer.Message(r, func(page *render.Page) {
-				page.Line("Replication of the VM %s is resumed (%s).", vm, render.Word(r.GetStatus().GetState()))
-				if at != nil {
-					page.Line("It resynchronizes at %s.", render.Moment(at.AsTime(), v.Now()))
-				}
-				page.Line("Follow it with: %s", v.typed("get %s --watch", vm))
+				v.resumed(page, r, at, resynchronize)
 			})
 		}),
 	}
 	command.Flags().BoolVar(&resynchronize, "resynchronize", false, "start a resync as well")
 	flags.addAt(command)
 	return command
+}
+
+// resumed says what a resumption has brought: what goes on, or that nothing does and what starts it. started says that
+// a resync was asked for.
+func (v *invocation) resumed(page *render.Page, r *vmreplicav1.Replication, at *timestamppb.Timestamp, started bool) {
+	vm, status := r.GetName(), r.GetStatus()
+	page.Line("Replication of the VM %s is resumed (%s).", vm, render.Word(status.GetState()))
+	if at != nil {
+		page.Line("It resynchronizes at %s.", render.Moment(at.AsTime(), v.Now()))
+	}
+	start := ""
+	switch status.GetState() {
+	case vmreplicav1.ReplicationState_REPLICATION_STATE_WAITING_FOR_START_RESYNCHRONIZE:
+		start = "resync " + vm
+	case vmreplicav1.ReplicationState_REPLICATION_STATE_READY_FOR_INITIAL_REPLICATION:
+		start = "start-initial " + vm
+	}
+	started = started || status.GetNextResyncTime() != nil
+	if start == "" || started {
+		page.Line("Follow it with: %s", v.typed("get %s --watch", vm))
+		return
+	}
+	page.Line("Nothing was started by that. Start it with: %s", v.typed("%s", start))
 }

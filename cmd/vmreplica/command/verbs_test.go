@@ -108,7 +108,8 @@ func TestAgentsThatCannotBeAsked(t *testing.T) {
 	a, other := newAgent(t, "primary"), newAgent(t, "primary")
 	environment := map[string]string{"VMREPLICA_SERVER": a.address, "VMREPLICA_TLS_DIR": filepath.Join(other.pki, "alice")}
 	run(t.Context(), environment, "get").expect(t, 6, "", "cannot be reached: tls: ")
-	a.run("get", "--tls-dir", t.TempDir()).expect(t, 4, "", "vmreplica pki issue")
+	a.run("get", "--tls-dir", t.TempDir()).expect(t, 2, "", "vmreplica pki issue")
+	a.run("get", "--tls-dir", filepath.Join(t.TempDir(), "nowhere")).expect(t, 2, "", "nowhere")
 	a.run("get", "--server", "nowhere").expect(t, 2, "", "HOST:PORT")
 	a.run("get", "--server", "does-not-exist.invalid:7442").expect(t, 5, "", "cannot be reached: dns: ")
 	fail[*v1.ListReplicationsRequest, *v1.ListReplicationsResponse](a, "List", failure.New(failure.Internal, "X", "not reached"))
@@ -154,6 +155,21 @@ func TestSet(t *testing.T) {
 	if paths := asked[*v1.UpdateReplicationRequest](a)[1].GetUpdateMask().GetPaths(); !slices.Equal(paths, []string{"spec.replica_address"}) {
 		t.Errorf("changed %v", paths)
 	}
+}
+
+func TestResumeSaysThatNothingWasStarted(t *testing.T) {
+	a := newAgent(t, "primary")
+	state := v1.ReplicationState_REPLICATION_STATE_WAITING_FOR_START_RESYNCHRONIZE
+	answer(a, "Resume", func(*v1.ResumeReplicationRequest) (*v1.Replication, error) {
+		return &v1.Replication{Name: "web01", Status: &v1.ReplicationStatus{State: state}}, nil
+	})
+	a.run("resume", "web01").expect(t, 0, "Nothing was started by that. Start it with: vmreplica ", "")
+	a.run("resume", "web01").expect(t, 0, " resync web01\n", "")
+	a.run("resume", "web01", "--resynchronize").expect(t, 0, "Follow it with: ", "")
+	state = v1.ReplicationState_REPLICATION_STATE_READY_FOR_INITIAL_REPLICATION
+	a.run("resume", "web01").expect(t, 0, " start-initial web01\n", "")
+	state = v1.ReplicationState_REPLICATION_STATE_REPLICATING
+	a.run("resume", "web01").expect(t, 0, "Follow it with: ", "")
 }
 
 func TestResume(t *testing.T) {

@@ -96,8 +96,8 @@ func TestWaitingOutlastsLostConnectionsAndRestarts(t *testing.T) {
 	got := a.run("resync", "web01", "--wait", "-o", "json")
 	<-restarted
 	got.expect(t, 0, `"result": "proven equal"`, "web01: comparing\n")
-	for _, want := range []string{"connection lost; the resync goes on, and so does the waiting: the agent is stopping\n",
-		"and so does the waiting: the agent ended the watch\n", "connected again after 1 attempt\n", "web01: committed", "web01: done\n"} {
+	for _, want := range []string{"connection lost; the resync goes on, and the agent is asked again: the agent is stopping\n",
+		"and the agent is asked again: the agent ended the watch\n", "connected again after 1 attempt\n", "web01: committed", "web01: done\n"} {
 		if !strings.Contains(got.err, want) {
 			t.Errorf("%q is not in\n%s", want, got.err)
 		}
