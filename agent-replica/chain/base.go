@@ -9,24 +9,33 @@ import (
 	"vmreplica/internal/replication"
 )
 
-// ownWrites is how long after a cursor was saved a killed agent may have written to an incomplete base: a segment over
-// a link of 1.5 Mbit/s takes a minute and a half.
+// ownWrites is how long after a cursor was saved, or a session taken, a killed agent may have written to an incomplete
+// base: a segment over a link of 1.5 Mbit/s takes a minute and a half.
 const ownWrites = 2 * time.Minute
 
 // difference says how a base that now has this stamp is not as this agent left it; empty when it is. Of a base that
 // the agent writes, or was writing when it was killed, only that is known which its own writes do not change: of an
-// incomplete one, whose cursors renew the stamp, that they ended soon after.
+// incomplete one, whose cursors renew the stamp, that they ended soon after it or after a session was taken.
 func (b Base) difference(now disk.Stamp) string {
 	switch {
 	case b.Stamp == (disk.Stamp{}):
 		return ""
 	case !b.Writing:
 		return b.Stamp.Difference(now)
-	case b.Incomplete && now.ModifiedNanoseconds-b.Stamp.ModifiedNanoseconds > ownWrites.Nanoseconds():
+	case b.Incomplete && now.ModifiedNanoseconds > b.ownUntil():
 		return "it was written to after this agent had ended"
 	default:
 		return b.Stamp.Difference(withoutWrites(b.Stamp, now))
 	}
+}
+
+// ownUntil is until when this agent may have written to an incomplete base, in nanoseconds of the epoch.
+func (b Base) ownUntil() int64 {
+	since := b.Stamp.ModifiedNanoseconds
+	if !b.SessionTime.IsZero() {
+		since = max(since, b.SessionTime.UnixNano())
+	}
+	return since + ownWrites.Nanoseconds()
 }
 
 // withoutWrites is now with what writing changes taken back to known: the size, which goes with the content in most

@@ -189,11 +189,16 @@ func holdsAnything(layer disk.Layer) (bool, error) {
 	return false, nil
 }
 
-// Abort discards the open transfer. All streams have ended.
-func (v *VM) Abort(transfer replication.ID) (Record, error) {
+// Abort discards the open transfer for a caller of that term. All streams have ended.
+func (v *VM) Abort(transfer replication.ID, term uint64) (Record, error) {
 	v.turn.Lock()
 	defer v.turn.Unlock()
-	record, err := v.Update(func(r *Record) error { return r.Abort(transfer) })
+	record, err := v.Update(func(r *Record) error {
+		if err := r.CheckTerm(term); err != nil {
+			return err
+		}
+		return r.Abort(transfer)
+	})
 	if err != nil {
 		return Record{}, err
 	}

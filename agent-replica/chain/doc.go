@@ -16,9 +16,10 @@
 //     their header.
 //   - A base carries the stamp with which this agent last settled it: prepared it, committed or merged into it, or
 //     closed it. Another stamp found is a doubt: it is remembered until a transfer has proven the whole disk.
-//   - A base is marked before this agent writes to it and settled after. Found marked when it is opened, it was
-//     written when the agent was killed: only what the agent's own writes cannot change is compared. The cursors of an
-//     incomplete base renew its stamp, and a write long after the last is another program's; then the pass begins
+//   - A base is marked before this agent writes to it and settled after. While the agent writes it, in a first copy or
+//     a merge, or after it was killed there, only what the agent's own writes cannot change is compared, and what
+//     another program writes meanwhile is not seen. The cursors of an incomplete base renew its stamp, and a write long after the last, or after its
+//     session was taken, is another program's; then the pass begins
 //     again, and what was received stays. A merge writes again all that it covers.
 //   - A file's format is stated when its disk is prepared and kept with it. Here it is a word: only Storage knows what
 //     it means.

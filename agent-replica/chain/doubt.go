@@ -119,7 +119,7 @@ func (v *VM) doubt(d *Disk) (string, error) {
 	if changed == "" || d.Base.Incomplete {
 		return d.Doubt, nil // nothing is claimed of an incomplete base; its next opening looks at it
 	}
-	found := "the base was changed while the agent had it closed: " + changed
+	found := "the base was changed by another program: " + changed
 	if d.Doubt != "" {
 		found = d.Doubt
 	}

@@ -77,6 +77,8 @@ type Base struct {
 	Lost string
 	// Stamp is the base's when this agent last settled it: prepared it, committed or merged into it, or closed it.
 	Stamp disk.Stamp
+	// SessionTime is when a session that writes to an incomplete base was last taken, by this host's clock.
+	SessionTime time.Time
 	// Writing is set before this agent writes to the base and taken back when it has settled it. Set on a base that
 	// is not open it says that the agent has not ended in order.
 	Writing bool

@@ -10,8 +10,8 @@ import (
 )
 
 // release ends the relationship in the record: an open transfer is discarded; with deleteData the disks' files
-// become garbage as well, else they are the operator's from here. WRONG_STATE when data is to stay and layers are not merged yet, because the base alone
-// would be neither old nor new. Repeating it changes nothing.
+// become garbage as well, else they are the operator's from here. WRONG_STATE when data is to stay and layers are not
+// merged yet, because the base alone would be neither old nor new. Repeating it changes nothing.
 func (r *Record) release(deleteData bool) error {
 	if r.Releasing {
 		return nil

@@ -293,3 +293,72 @@ func TestAPreparationTakesOverOnlyItsOwnFiles(t *testing.T) {
 		})
 	}
 }
+
+// A cursor is kept when the agent was killed in a session that began long after the cursor was saved.
+func TestALateSessionsWritesAreItsOwn(t *testing.T) {
+	for name, c := range map[string]struct {
+		taken time.Duration
+		kept  bool
+	}{"a late session": {0, true}, "an early session": {-time.Hour, false}} {
+		t.Run(name, func(t *testing.T) {
+			h := newHost(t, false)
+			h.copyFirst(t, true)
+			vm := h.start()
+			earlier := time.Now().Add(-time.Hour)
+			check(t, os.Chtimes(h.base, earlier, earlier))
+			now, err := h.files.Stamp(chain.Base{File: "p/web01/root"})
+			check(t, err)
+			_, err = vm.Update(func(r *chain.Record) error { return r.SettleBase("root", now) })
+			check(t, err)
+			check(t, vm.Acquire())
+			_, err = vm.TakeSession(chain.Session{
+				Transfer: id("a"), Disk: "root", Number: 2, Term: 1, Time: time.Now().Add(c.taken),
+			})
+			check(t, err)
+			opened, err := vm.Disk("root")
+			check(t, err)
+			_, err = opened.Top().WriteAt(bytes.Repeat([]byte{5}, 4096), 16384)
+			check(t, errors.Join(err, opened.Top().Flush()))
+			h.end(t, vm, false)
+			vm = h.start()
+			check(t, vm.Acquire())
+			defer vm.Release()
+			record, err := vm.Record()
+			check(t, err)
+			if kept := record.Cursor("root").Segment == 1; kept != c.kept {
+				t.Errorf("the cursor is %+v", record.Cursor("root"))
+			}
+		})
+	}
+}
+
+// A term that was raised after a call was admitted is seen by the transaction that the call makes.
+func TestALowerTermChangesNothing(t *testing.T) {
+	_, vm, _ := adopted(t)
+	check(t, vm.Acquire())
+	defer vm.Release()
+	_, err := vm.Begin(begin("a"))
+	check(t, err)
+	before, err := vm.Update(func(r *chain.Record) error { return r.RaiseTerm(2) })
+	check(t, err)
+	_, err = vm.TakeSession(chain.Session{Transfer: id("a"), Disk: "root", Number: 9, Term: 1})
+	wantStale(t, "a session", err)
+	restart := begin("b")
+	restart.Restart = true
+	_, err = vm.Begin(restart)
+	wantStale(t, "a beginning", err)
+	_, err = vm.Abort(id("a"), 1)
+	wantStale(t, "an abort", err)
+	after, err := vm.Record()
+	check(t, err)
+	if after.Transfer == nil || after.Transfer.ID != before.Transfer.ID || after.Cursor("root").Session != before.Cursor("root").Session {
+		t.Errorf("the transfer is %+v", after.Transfer)
+	}
+}
+
+func wantStale(t *testing.T, what string, err error) {
+	t.Helper()
+	if reason(err) != failure.ReasonStaleTerm {
+		t.Errorf("%s: %v", what, err)
+	}
+}

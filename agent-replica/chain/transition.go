@@ -21,7 +21,9 @@ type Begin struct {
 	Disks []Geometry
 	// Restart discards another open transfer.
 	Restart bool
-	Time    time.Time
+	// Term is the caller's; one that is lower than the record's is refused.
+	Term uint64
+	Time time.Time
 }
 
 // Geometry is what both sides of a disk must agree on.
@@ -59,6 +61,8 @@ func (r *Record) checkBegin(b Begin) error {
 			string(b.Transfer))
 	case r.Releasing:
 		return releasing()
+	case b.Term < r.Term:
+		return r.staleTerm(b.Term)
 	case !r.Prepared:
 		return failure.New(failure.Precondition, failure.ReasonWrongState, "the replica's disks are not prepared").
 			Try("Repeat the preparation of the replica.")
@@ -280,19 +284,4 @@ func (r *Record) discard(layerFiles ...string) {
 // ForgetGarbage says that files are deleted and that this is durable.
 func (r *Record) ForgetGarbage(files []string) {
 	r.Garbage = slices.DeleteFunc(r.Garbage, func(f string) bool { return slices.Contains(files, f) })
-}
-
-// RaiseTerm raises the record's term; a lower one is refused with STALE_TERM. The sessions of a lower term are
-// superseded: nothing that they receive counts any more.
-func (r *Record) RaiseTerm(term uint64) error {
-	if term < r.Term {
-		return r.staleTerm(term)
-	}
-	if term > r.Term && r.Transfer != nil {
-		for i := range r.Transfer.Disks {
-			r.Transfer.Disks[i].Session++
-		}
-	}
-	r.Term = term
-	return nil
 }

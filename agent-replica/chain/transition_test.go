@@ -41,7 +41,7 @@ func preparedRecord(incomplete bool) Record {
 
 func begin(transfer replication.ID, kind replication.ResyncKind, restart bool) func(*Record) error {
 	return func(r *Record) error {
-		return r.Begin(Begin{Transfer: transfer, Kind: kind, Proof: blockdiff.BLAKE3, Disks: geometries(r), Restart: restart})
+		return r.Begin(Begin{Term: r.Term, Transfer: transfer, Kind: kind, Proof: blockdiff.BLAKE3, Disks: geometries(r), Restart: restart})
 	}
 }
 
@@ -459,7 +459,7 @@ func TestGeometryMismatchesNameBoth(t *testing.T) {
 		r := preparedRecord(false)
 		disks := geometries(&r)
 		c.change(&disks[1])
-		err := r.Begin(Begin{Transfer: transferA, Kind: replication.KindResync, Proof: blockdiff.BLAKE3, Disks: disks})
+		err := r.Begin(Begin{Term: r.Term, Transfer: transferA, Kind: replication.KindResync, Proof: blockdiff.BLAKE3, Disks: disks})
 		if failure.Find(err).Reason != c.reason {
 			t.Errorf("answered %v, want %s", err, c.reason)
 		}

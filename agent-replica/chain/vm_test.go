@@ -61,7 +61,7 @@ func geometry() chain.Geometry {
 }
 
 func begin(transfer string) chain.Begin {
-	return chain.Begin{Transfer: id(transfer), Kind: replication.KindResync, Proof: blockdiff.BLAKE3,
+	return chain.Begin{Term: 1, Transfer: id(transfer), Kind: replication.KindResync, Proof: blockdiff.BLAKE3,
 		Disks: []chain.Geometry{geometry()}}
 }
 
@@ -327,7 +327,7 @@ func TestAnAbortLeavesTheBaseAlone(t *testing.T) {
 	if err := opened.Top().Zero(0, size); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := vm.Abort(id("a")); err != nil {
+	if _, err := vm.Abort(id("a"), 1); err != nil {
 		t.Fatal(err)
 	}
 	if err := errors.Join(vm.Clean(), vm.Release()); err != nil {

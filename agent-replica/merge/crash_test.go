@@ -46,7 +46,7 @@ func history(r *durabletest.Recorder, k kind, seed uint64) (from int, err error)
 			return err
 		}
 		if !commit {
-			_, err := w.vm().Abort(newID(transfer))
+			_, err := w.vm().Abort(newID(transfer), 1)
 			return errors.Join(err, w.vm().Release())
 		}
 		r.Mark(allowed{now, next})
@@ -105,7 +105,7 @@ func (w *world) abortOpen() error {
 	if err != nil || record.Transfer == nil {
 		return err
 	}
-	_, err = w.vm().Abort(record.Transfer.ID)
+	_, err = w.vm().Abort(record.Transfer.ID, record.Term)
 	return err
 }
 

@@ -161,7 +161,7 @@ func newID(n int) replication.ID { return replication.ID(fmt.Sprintf("%08x%024x"
 // receive does what a transfer does: begin, write differing extents, save the cursor, prove. The open transfer's
 // content becomes what it answers.
 func (w *world) receive(rng *rand.Rand, transfer int, kind replication.ResyncKind, now models) (models, error) {
-	b := chain.Begin{Transfer: newID(transfer), Kind: kind, Proof: blockdiff.BLAKE3}
+	b := chain.Begin{Term: 1, Transfer: newID(transfer), Kind: kind, Proof: blockdiff.BLAKE3}
 	for _, id := range diskIDs {
 		b.Disks = append(b.Disks, w.geometry(id))
 	}

@@ -67,11 +67,9 @@ func (r *Receiver) take(ctx context.Context, t *transfer, open *vmreplicav1.Tran
 		older.stop(superseded)
 		<-older.done
 	}
-	record, err := t.vm.Update(func(record *chain.Record) error {
-		if err := record.TakeSession(id, diskID, one.number); err != nil || !open.GetRestart() {
-			return err
-		}
-		return record.RestartPass(id, diskID, one.number)
+	record, err := t.vm.TakeSession(chain.Session{
+		Transfer: id, Disk: diskID, Number: one.number, Term: open.GetRelationship().GetTerm(), Restart: open.GetRestart(),
+		Time: time.Now().UTC(),
 	})
 	if err != nil {
 		return nil, err

@@ -305,7 +305,7 @@ func (r *Receiver) AbortTransfer(_ context.Context, request *vmreplicav1.AbortTr
 		}
 	}
 	// Disks that cannot be opened have no streams, and their transfer can be discarded all the same.
-	if _, err := vm.Abort(id); err != nil {
+	if _, err := vm.Abort(id, request.GetRelationship().GetTerm()); err != nil {
 		return nil, err
 	}
 	if r.Obstacles != nil {

@@ -20,6 +20,7 @@ func beginOf(request *vmreplicav1.BeginTransferRequest) (chain.Begin, error) {
 	begin := chain.Begin{
 		Transfer: replication.ID(request.GetTransfer()), Kind: kinds[request.GetKind()],
 		Proof: blockdiff.Algorithm(request.GetProof()), Restart: request.GetRestart(), Time: time.Now().UTC(),
+		Term: request.GetRelationship().GetTerm(),
 	}
 	if begin.Kind == 0 {
 		return begin, failure.New(failure.Invalid, failure.ReasonInvalidArgument, "unknown transfer kind %s",

@@ -45,6 +45,9 @@ func Run(ctx context.Context, config *Config, host *daemon.Host) error {
 	if err != nil {
 		return errors.Join(err, store.Close())
 	}
+	if err := files.Claim(); err != nil {
+		return errors.Join(err, files.Close(), store.Close())
+	}
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", config.Listen)
 	if err == nil {
 		err = serve(ctx, listener, host, parts{credentials: credentials, store: store, files: files})

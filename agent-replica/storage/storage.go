@@ -29,6 +29,8 @@ import (
 type Storage struct {
 	root    durable.Dir
 	devices *images.Images
+	// claimed is the locked file that Claim made; nil before.
+	claimed durable.File
 }
 
 var _ chain.Storage = (*Storage)(nil)
@@ -53,7 +55,42 @@ func New(root durable.Dir, devices *images.Images) *Storage {
 }
 
 // Close lets the directory go; files opened from it stay open.
-func (s *Storage) Close() error { return errors.Join(s.root.Close(), s.devices.Close()) }
+func (s *Storage) Close() error {
+	var err error
+	if s.claimed != nil {
+		err = s.claimed.Close()
+	}
+	return errors.Join(err, s.root.Close(), s.devices.Close())
+}
+
+// claimFile is locked for as long as an agent uses the directory. No entry's subdirectory has such a name.
+const claimFile = ".vmreplica.lock"
+
+// Claim takes the directory for this Storage alone, until Close; STATE_IN_USE when another agent has it. The file stays.
+func (s *Storage) Claim() error {
+	file, err := s.root.Create(claimFile)
+	if errors.Is(err, fs.ErrExist) {
+		file, err = s.root.Open(claimFile, durable.ReadWrite)
+	}
+	if err != nil {
+		return s.fault(err, claimFile)
+	}
+	if err := s.lock(file, claimFile); err != nil {
+		return errors.Join(s.claimedBefore(err), file.Close())
+	}
+	s.claimed = file
+	return nil
+}
+
+func (s *Storage) claimedBefore(err error) error {
+	found := failure.Find(err)
+	if found.Reason != failure.ReasonImageInUse {
+		return s.fault(err, claimFile)
+	}
+	return failure.New(failure.Precondition, failure.ReasonStateInUse,
+		"another agent uses the storage directory %s: %s", s.Path("."), found.Message).
+		Try("Stop the other agent, or give this one a storage directory of its own.")
+}
 
 // Path is where an operator finds a file.
 func (s *Storage) Path(file string) string { return s.root.Path(file) }

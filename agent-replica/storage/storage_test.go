@@ -308,3 +308,29 @@ func TestABalloonHoldsSpaceAndGivesItBack(t *testing.T) {
 		}
 	}
 }
+
+func TestAStorageDirectoryHasOneAgent(t *testing.T) {
+	dir := t.TempDir()
+	open := func() *Storage {
+		files, err := Open(dir, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return files
+	}
+	first, second := open(), open()
+	defer second.Close()
+	if err := first.Claim(); err != nil {
+		t.Fatal(err)
+	}
+	if err := second.Claim(); err == nil || failure.Find(err).Reason != failure.ReasonStateInUse ||
+		!strings.Contains(err.Error(), dir) {
+		t.Errorf("a second agent: %v", err)
+	}
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := second.Claim(); err != nil {
+		t.Errorf("after the first: %v", err)
+	}
+}
