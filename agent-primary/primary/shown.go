@@ -38,7 +38,8 @@ func statusToProto(v relationship.View) *vmreplicav1.ReplicationStatus {
 		},
 		NextAttemptTime: api.TimeToProto(v.NextAttempt), CreateTime: api.TimeToProto(v.CreateTime),
 	}
-	if active := v.Record.Active(); active != nil && active.State == replication.ResyncScheduled && active.StartTime.After(time.Now()) {
+	active := v.Record.Active()
+	if active != nil && active.State == replication.ResyncScheduled && active.StartTime.After(time.Now()) {
 		status.NextResyncTime = api.TimeToProto(active.StartTime)
 	}
 	if v.LastDuration > 0 {

@@ -69,7 +69,8 @@ func (r Record) hindered(problem *MergeProblem) (Record, []event.Event, error) {
 		return r, []event.Event{naming(event.MergeRecovered(r.Name), r)}, nil
 	}
 	found := problem.Found
-	return r, []event.Event{naming(event.MergeHindered(r.Name, found.Disk, found.Reason, fullStop(sentence(found)), problem.Final), r)}, nil
+	told := event.MergeHindered(r.Name, found.Disk, found.Reason, fullStop(sentence(found)), problem.Final)
+	return r, []event.Event{naming(told, r)}, nil
 }
 
 // reasonOf is a merge problem's code; empty for none.

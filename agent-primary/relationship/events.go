@@ -117,7 +117,8 @@ func resyncFinished(r Record, index int) event.Event {
 	disk := r.Resync.Disks[index]
 	took := r.Resync.EndTime.Sub(r.Resync.StartTime).Round(100 * time.Millisecond)
 	if r.Resync.Kind == replication.KindVerify && !disk.Root.IsZero() {
-		return naming(event.VerifyFinished(r.Name, disk.ID, disk.Root == disk.ReplicaRoot, disk.Figures.BlocksDiffering, took), r)
+		equal := disk.Root == disk.ReplicaRoot
+		return naming(event.VerifyFinished(r.Name, disk.ID, equal, disk.Figures.BlocksDiffering, took), r)
 	}
 	return naming(event.ResyncFinished(r.Resync.Kind, r.Name, disk.ID, event.Figures{
 		BlocksSent: disk.Figures.BlocksDiffering, Bytes: disk.Figures.BytesDiffering, Duration: took,

@@ -77,7 +77,7 @@ func (d *demo) transfer(ctx context.Context, name string, args ...string) error 
 		return fmt.Errorf("the %s has %d disks, not 1", name, len(done.Disks))
 	}
 	disk := done.Disks[0]
-	fmt.Printf("%s\n", done.Result)
+	fmt.Printf("  its JSON says: %s\n", done.Result)
 	d.report.transfer(transfer{
 		name: name, took: took, compared: min(disk.BlocksCompared*blockSize, disk.SizeBytes),
 		differing: disk.BytesDiffering, sent: disk.WireBytesSent, received: disk.WireBytesReceived,
