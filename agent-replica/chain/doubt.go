@@ -128,7 +128,8 @@ func (v *VM) doubt(d *Disk) (string, error) {
 
 // SaveCursor is Record.SaveCursor for what is durable already. With the cursor of an incomplete base goes the base's
 // stamp, from which a killed agent's own last writes are told.
-func (v *VM) SaveCursor(transfer replication.ID, diskID string, session uint64, segment int64, chain blockdiff.Hash) (Record, error) {
+func (v *VM) SaveCursor(transfer replication.ID, diskID string, session uint64, segment int64, chain blockdiff.Hash,
+) (Record, error) {
 	record, err := v.Record()
 	if err != nil {
 		return record, err

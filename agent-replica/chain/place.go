@@ -48,11 +48,20 @@ func (r *Registry) checkDeviceFree(d Disk) error {
 	return nil
 }
 
+// nothingToAdopt is err with what helps when nothing lies where a base is to be adopted; any other error stays.
+func nothingToAdopt(err error) error {
+	found := failure.Find(err)
+	if found.Reason != failure.ReasonBaseMissing {
+		return err
+	}
+	return found.Try("Put the copy there, or leave --use-existing away.")
+}
+
 // checkBase opens and locks what lies there and compares its geometry.
 func (r *Registry) checkBase(d Disk) error {
 	base, err := r.storage.OpenBase(d.Base, d.LogicalSectorSize)
 	if err != nil {
-		return err
+		return nothingToAdopt(err)
 	}
 	switch {
 	case base.Size() != d.SizeBytes:

@@ -33,26 +33,34 @@ func (m *Merger) Settle(ctx context.Context, vmName string) error {
 	}
 	defer release()
 	for {
-		record, err := vm.Record()
-		if gone(err) {
-			return nil
-		}
-		if err != nil {
+		step, err := m.step(ctx, vm)
+		if err != nil || step == (Step{}) {
 			return err
 		}
-		step := Next(record)
-		switch {
-		case step == (Step{}):
-			return nil
-		case step.Clean:
-			err = vm.Clean()
-		default:
-			err = m.mergeDisk(ctx, vm, step.Disk)
-		}
-		if err != nil {
-			return failure.Locate(storage.Failure(err), vmName, step.Disk)
-		}
 	}
+}
+
+// step does the next thing that the VM's record asks for and says what it was; the VM is held.
+func (m *Merger) step(ctx context.Context, vm *chain.VM) (Step, error) {
+	record, err := vm.Record()
+	if gone(err) {
+		return Step{}, nil
+	}
+	if err != nil {
+		return Step{}, err
+	}
+	step := Next(record)
+	switch {
+	case step == (Step{}):
+	case step.Clean:
+		err = vm.Clean()
+	default:
+		err = m.mergeDisk(ctx, vm, step.Disk)
+	}
+	if err != nil {
+		err = failure.Locate(storage.Failure(err), vm.Name(), step.Disk)
+	}
+	return step, err
 }
 
 func gone(err error) bool {

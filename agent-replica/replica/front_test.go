@@ -201,7 +201,8 @@ func TestPreparing(t *testing.T) {
 
 	_, err := pve1.PrepareReplica(t.Context(), prepareRequest("a", true, diskSize))
 	wantReason(t, "nothing to adopt", err, failure.ReasonBaseMissing)
-	if err == nil || !strings.Contains(api.FromStatus(err).Error(), place) {
+	if err == nil || !strings.Contains(api.FromStatus(err).Error(), place) ||
+		!strings.Contains(api.FromStatus(err).Error(), "Put the copy there, or leave --use-existing away.") {
 		t.Errorf("%v does not name %s", err, place)
 	}
 	dry := prepareRequest("a", false, diskSize)
