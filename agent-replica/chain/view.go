@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"vmreplica/internal/disk"
+	"vmreplica/internal/disk/stack"
 )
 
 // View reads a disk through its layers. Layers may be pushed, popped and written while it is read: a read of a
@@ -48,102 +49,33 @@ func (v *View) ReadAt(p []byte, off int64) (int, error) {
 	if len(*v.layers.Load()) == 0 {
 		return v.base.ReadAt(p, off)
 	}
-	if off < 0 || off > v.Size()-int64(len(p)) {
-		return 0, disk.ErrRange
+	if err := disk.CheckRange(v.Size(), off, int64(len(p))); err != nil {
+		return 0, err
 	}
 	layers := v.pin()
-	if err := readThrough(v.base, layers, p, off); err != nil {
+	if err := stack.ReadThrough(v.base, layers, p, off); err != nil {
 		return 0, errors.Join(err, v.unpin(layers))
 	}
 	return len(p), v.unpin(layers)
-}
-
-func readThrough(base disk.Disk, layers []*layer, p []byte, off int64) error {
-	if len(layers) == 0 {
-		_, err := base.ReadAt(p, off)
-		return err
-	}
-	top := layers[len(layers)-1]
-	for extent, err := range joined(top.Extents(off, int64(len(p)))) {
-		if err != nil {
-			return err
-		}
-		part := p[extent.Offset-off : extent.End()-off]
-		switch extent.Kind {
-		case disk.Absent:
-			err = readThrough(base, layers[:len(layers)-1], part, extent.Offset)
-		case disk.Data:
-			_, err = top.ReadAt(part, extent.Offset)
-		default:
-			clear(part)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // Extents yields for each range the kind in the topmost layer that holds it, neighbours of one kind joined as far
 // as one layer tells them.
 func (v *View) Extents(off, n int64) iter.Seq2[disk.Extent, error] {
 	return func(yield func(disk.Extent, error) bool) {
+		if err := disk.CheckRange(v.Size(), off, n); err != nil {
+			yield(disk.Extent{}, err)
+			return
+		}
 		layers := v.pin()
 		more := true
-		for extent, err := range joined(extentsThrough(v.base, layers, off, n)) {
+		for extent, err := range stack.ExtentsThrough(v.base, layers, off, n) {
 			if more = yield(extent, err); !more {
 				break
 			}
 		}
 		if err := v.unpin(layers); err != nil && more {
 			yield(disk.Extent{}, err)
-		}
-	}
-}
-
-func extentsThrough(base disk.Disk, layers []*layer, off, n int64) iter.Seq2[disk.Extent, error] {
-	if len(layers) == 0 {
-		return base.Extents(off, n)
-	}
-	below, top := layers[:len(layers)-1], layers[len(layers)-1]
-	return func(yield func(disk.Extent, error) bool) {
-		for extent, err := range joined(top.Extents(off, n)) {
-			if err != nil || extent.Kind != disk.Absent {
-				if !yield(extent, err) || err != nil {
-					return
-				}
-				continue
-			}
-			for lower, err := range extentsThrough(base, below, extent.Offset, extent.Length) {
-				if !yield(lower, err) || err != nil {
-					return
-				}
-			}
-		}
-	}
-}
-
-// joined joins neighbours of one kind, so that what lies below is asked once for each range.
-func joined(extents iter.Seq2[disk.Extent, error]) iter.Seq2[disk.Extent, error] {
-	return func(yield func(disk.Extent, error) bool) {
-		var pending disk.Extent
-		for extent, err := range extents {
-			switch {
-			case err != nil:
-				if pending.Length == 0 || yield(pending, nil) {
-					yield(disk.Extent{}, err)
-				}
-				return
-			case pending.Length > 0 && pending.Kind == extent.Kind:
-				pending.Length += extent.Length
-				continue
-			case pending.Length > 0 && !yield(pending, nil):
-				return
-			}
-			pending = extent
-		}
-		if pending.Length > 0 {
-			yield(pending, nil)
 		}
 	}
 }
