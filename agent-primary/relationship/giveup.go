@@ -128,7 +128,11 @@ func (r Record) cancel(now time.Time, figures []resync.Figures) (Record, []event
 		r.setCause(now, replication.CauseResyncCancelled, "", "resync "+r.Resync.ID.Short()+" was cancelled")
 		required = append(required, resyncRequired(r))
 	}
-	r, events, err := r.ended(now, failure.ReasonCancelled, "cancelled; the replica's content is as it was")
+	result := "cancelled; the replica's content is as it was"
+	if r.Resync.Kind == replication.KindInitial {
+		result = "cancelled; the replica has no content of the virtual machine yet"
+	}
+	r, events, err := r.ended(now, failure.ReasonCancelled, result)
 	if !began {
 		events = nil
 	}

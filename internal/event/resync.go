@@ -81,9 +81,9 @@ func ResyncResumed(vm string) Event {
 	return New(TypeResyncResumed, vm, "", "The resync goes on where it was suspended.", nil)
 }
 
-// ResyncCancelled is a resync that was given up; the replica is as it was before.
+// ResyncCancelled is a resync that was given up before its commit.
 func ResyncCancelled(vm string) Event {
-	return New(TypeResyncCancelled, vm, "", "The resynchronization was cancelled. The replica is as it was before it.", nil)
+	return New(TypeResyncCancelled, vm, "", "The resynchronization was cancelled. Nothing of it counts on the replica.", nil)
 }
 
 // PassRestarted is a pass that begins again because the image changed while it was read; what was sent stays.
