@@ -46,7 +46,12 @@ func TestEveryCrashOfTheFirstCopy(t *testing.T) {
 		{kind{base: "vhd", size: 2 << 20}, durabletest.Options{Random: 1, Singles: 1}},
 		{kind{base: "qcow2", size: 2 << 20}, durabletest.Options{Random: 1, Singles: 1}},
 	} {
-		t.Run(string(c.kind.base), func(t *testing.T) { everyCrashOfTheFirstCopy(t, c.kind, c.options) })
+		t.Run(string(c.kind.base), func(t *testing.T) {
+			if testing.Short() && c.kind.base != "raw" {
+				t.Skip("one goroutine, long")
+			}
+			everyCrashOfTheFirstCopy(t, c.kind, c.options)
+		})
 	}
 }
 

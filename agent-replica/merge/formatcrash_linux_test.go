@@ -51,6 +51,9 @@ func shortHistory(r *durabletest.Recorder, k kind) (from int, err error) {
 // TestEveryCrashOfEveryFormat loses power everywhere between two commits and the end of their merges. Our reader finds
 // what was committed each time, and other programs do in a sample of the merged bases.
 func TestEveryCrashOfEveryFormat(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one goroutine, long")
+	}
 	for _, f := range []replication.Format{"vhdx", "vhd", "qcow2"} {
 		t.Run(string(f), func(t *testing.T) {
 			k := kind{base: f, size: wholeSize}
@@ -58,9 +61,6 @@ func TestEveryCrashOfEveryFormat(t *testing.T) {
 			from, err := shortHistory(r, k)
 			check(t, err)
 			options := durabletest.Options{From: from, Seed: 1, Random: 1, Singles: 1, Every: 2}
-			if testing.Short() {
-				options.Every = 12
-			}
 			states, samples := 0, 0
 			for c := range r.Crashes(options) {
 				if err := checkCrash(c, k); err != nil {
