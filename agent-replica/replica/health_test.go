@@ -152,3 +152,20 @@ func TestTheRoomThatATransferNeeds(t *testing.T) {
 		}
 	}
 }
+
+func TestADeviceNeedsRoomForTheLayerOnly(t *testing.T) {
+	files, err := storage.Open(t.TempDir(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer files.Close()
+	used := &usage{storage: files}
+	for want, base := range map[int64]chain.Base{
+		16<<20 + leastRoom: {Device: "/dev/vg0/web01"},
+		0:                  {Device: "/dev/vg0/web01", Incomplete: true},
+	} {
+		if need, _, err := used.roomFor(&chain.Disk{ID: "root", SizeBytes: 1 << 30, Base: base}, nil); err != nil || need != want {
+			t.Errorf("%+v needs %d bytes, want %d; %v", base, need, want, err)
+		}
+	}
+}

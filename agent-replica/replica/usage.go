@@ -110,10 +110,10 @@ func (u *usage) checkBegin(record chain.Record, kind replication.ResyncKind) err
 // no more than its base lacks; of a resync what its merge lacks and, before the end, a segment.
 func (u *usage) roomFor(d *chain.Disk, cursor *chain.TransferDisk) (need, all int64, err error) {
 	segment := min(d.SizeBytes, blockdiff.SegmentSize)
-	if d.Base.Incomplete && d.Base.Device != "" {
-		return 0, 0, nil
+	base := d.SizeBytes // all of a device is there
+	if d.Base.Device == "" {
+		base, err = u.storage.Allocated(d.Base.File)
 	}
-	base, err := u.storage.Allocated(d.Base.File)
 	if d.Base.Incomplete || err != nil {
 		lacks := max(0, d.SizeBytes-base)
 		return min(segment, lacks), lacks, err
