@@ -64,6 +64,16 @@ func SyncTimes(file File) error {
 	return f.synced(f.file.Sync())
 }
 
+// Allocated is the space that a file takes on its filesystem, in bytes; false for a file without a descriptor, and on a
+// platform that does not say.
+func Allocated(file File) (int64, bool) {
+	fd, ok := file.Fd()
+	if !ok {
+		return 0, false
+	}
+	return allocated(fd)
+}
+
 // Truncate implements File.
 func (f *hostFile) Truncate(size int64) error { return f.file.Truncate(size) }
 

@@ -16,6 +16,9 @@ const (
 	directoryFlags = unix.O_DIRECTORY
 )
 
+// mapsHoles says that SeekData tells holes from data here.
+const mapsHoles = true
+
 // syncContent is fdatasync: it covers the content and whatever is needed to read it back, the size and the map
 // of extents included. Only times and ownership may lag behind.
 func syncContent(file *os.File) error { return onDescriptor(file, unix.Fdatasync) }
@@ -101,4 +104,12 @@ func linkCount(info fs.FileInfo) (uint64, bool) {
 		return 0, false
 	}
 	return uint64(stat.Nlink), true
+}
+
+func allocated(fd uintptr) (int64, bool) {
+	var stat unix.Stat_t
+	if err := unix.Fstat(int(fd), &stat); err != nil {
+		return 0, false
+	}
+	return stat.Blocks * 512, true
 }

@@ -47,3 +47,8 @@ func lacks(what string) error {
 	return failure.New(failure.Unsupported, failure.ReasonUnsupported,
 		"%s is not built for this platform: %w", what, errors.ErrUnsupported)
 }
+
+// mapsHoles is false: this platform has no SEEK_DATA, every range counts as data.
+const mapsHoles = false
+
+func allocated(uintptr) (int64, bool) { return 0, false }

@@ -99,7 +99,7 @@ func (i *Image) Backing() (name, format string, ok bool) {
 }
 
 // AllocatedBytes is the space that the file takes on its filesystem; false for a file without a descriptor.
-func (i *Image) AllocatedBytes() (int64, bool) { return allocatedBytes(i.file) }
+func (i *Image) AllocatedBytes() (int64, bool) { return durable.Allocated(i.file) }
 
 // Close flushes what a writer left and closes the file.
 func (i *Image) Close() error {

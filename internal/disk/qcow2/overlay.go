@@ -216,7 +216,7 @@ func (o *Overlay) Size() int64 { return o.size }
 func (o *Overlay) LogicalSectorSize() int { return sectorSize }
 
 // AllocatedBytes is the space that the file takes on its filesystem; false for a file without a descriptor.
-func (o *Overlay) AllocatedBytes() (int64, bool) { return allocatedBytes(o.file) }
+func (o *Overlay) AllocatedBytes() (int64, bool) { return durable.Allocated(o.file) }
 
 // Close flushes what a writer left and closes the file.
 func (o *Overlay) Close() error {

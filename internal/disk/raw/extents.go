@@ -43,14 +43,7 @@ func (d *Disk) walk(off, n int64, yield func(disk.Extent) bool) error {
 
 // settle syncs the file when the range may have changed since the last sync.
 func (d *Disk) settle(off, n int64) error {
-	if !mapsHoles || !d.unsynced.take(off, n) {
-		return nil
-	}
-	if err := d.Flush(); err != nil {
-		d.unsynced.add(off, n)
-		return err
-	}
-	return nil
+	return d.unsynced.Settle(off, n, d.Flush)
 }
 
 // nextData finds the first data in [off, end); start and stop are end when there is none.

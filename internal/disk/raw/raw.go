@@ -40,7 +40,7 @@ type Disk struct {
 	size       int64
 	sectorSize int
 	readOnly   bool
-	unsynced   unsynced
+	unsynced   durable.Unsynced
 }
 
 // Open takes over file, locks it and makes it a disk. An error closes the file. Failures: IMAGE_IN_USE with who
@@ -71,7 +71,7 @@ func open(file durable.File, o Options) (*Disk, error) {
 			"%s cannot be used as a disk: %w", o.Path, err)
 	}
 	d := &Disk{file: file, path: o.Path, size: size, sectorSize: o.SectorSize, readOnly: o.Access == imagelock.Read}
-	d.unsynced.add(0, size)
+	d.unsynced.Add(0, size)
 	return d, nil
 }
 
@@ -101,7 +101,7 @@ func (d *Disk) WriteAt(p []byte, off int64) (int, error) {
 	if err := d.admit(off, int64(len(p))); err != nil || len(p) == 0 {
 		return 0, err
 	}
-	defer d.unsynced.add(off, int64(len(p)))
+	defer d.unsynced.Add(off, int64(len(p)))
 	n, err := d.file.WriteAt(p, off)
 	if err != nil {
 		return n, fmt.Errorf("write %d bytes at %d of %s: %w", len(p), off, d.path, err)
@@ -114,7 +114,7 @@ func (d *Disk) Zero(off, n int64) error {
 	if err := d.admit(off, n); err != nil || n == 0 {
 		return err
 	}
-	defer d.unsynced.add(off, n)
+	defer d.unsynced.Add(off, n)
 	if err := d.file.ZeroRange(off, n); err != nil {
 		return fmt.Errorf("zero %d bytes at %d of %s: %w", n, off, d.path, err)
 	}
@@ -126,7 +126,7 @@ func (d *Disk) Unmap(off, n int64) error {
 	if err := d.admit(off, n); err != nil || n == 0 {
 		return err
 	}
-	defer d.unsynced.add(off, n)
+	defer d.unsynced.Add(off, n)
 	if err := d.file.Punch(off, n); err != nil {
 		return fmt.Errorf("unmap %d bytes at %d of %s: %w", n, off, d.path, err)
 	}
@@ -153,13 +153,7 @@ func (d *Disk) Flush() error {
 }
 
 // AllocatedBytes is the space the file takes on its filesystem.
-func (d *Disk) AllocatedBytes() (int64, bool) {
-	fd, ok := d.file.Fd()
-	if !ok {
-		return 0, false
-	}
-	return allocated(fd)
-}
+func (d *Disk) AllocatedBytes() (int64, bool) { return durable.Allocated(d.file) }
 
 // Stamp syncs the image and describes it; errors.ErrUnsupported for a file without a descriptor.
 func (d *Disk) Stamp() (disk.Stamp, error) {

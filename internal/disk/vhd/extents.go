@@ -47,11 +47,8 @@ func (s *sparse) emit(to *joiner, off int64, r run) error {
 		to.add(disk.Extent{Offset: off, Length: r.n, Kind: kind})
 		return nil
 	}
-	if s.unsynced.take(off, r.n) {
-		if err := s.file.Sync(); err != nil {
-			s.unsynced.add(off, r.n)
-			return err
-		}
+	if err := s.unsynced.Settle(off, r.n, s.file.Sync); err != nil {
+		return err
 	}
 	hole := disk.Unmapped
 	if s.differencing {

@@ -15,7 +15,7 @@ type fixed struct {
 	file     durable.File
 	mode     durable.Mode
 	size     int64
-	unsynced unsynced
+	unsynced durable.Unsynced
 
 	mu     sync.Mutex // guards footer, over its I/O
 	footer *footer
@@ -25,7 +25,7 @@ type fixed struct {
 // newFixed makes a disk of a file whose footer lies at the given place, at the disk's end or behind it.
 func newFixed(file durable.File, mode durable.Mode, f *footer, at int64) *fixed {
 	d := &fixed{file: file, mode: mode, size: f.size(), footer: f, at: at}
-	d.unsynced.add(0, d.size)
+	d.unsynced.Add(0, d.size)
 	return d
 }
 
@@ -36,7 +36,7 @@ func (d *fixed) Size() int64 { return d.size }
 func (d *fixed) LogicalSectorSize() int { return sectorSize }
 
 // AllocatedBytes is the space that the file takes on its filesystem.
-func (d *fixed) AllocatedBytes() (int64, bool) { return allocatedBytes(d.file) }
+func (d *fixed) AllocatedBytes() (int64, bool) { return durable.Allocated(d.file) }
 
 // ReadAt fills p from off.
 func (d *fixed) ReadAt(p []byte, off int64) (int, error) {
@@ -54,7 +54,7 @@ func (d *fixed) WriteAt(p []byte, off int64) (int, error) {
 	if err := d.admit(off, int64(len(p))); err != nil || len(p) == 0 {
 		return 0, err
 	}
-	defer d.unsynced.add(off, int64(len(p)))
+	defer d.unsynced.Add(off, int64(len(p)))
 	n, err := d.file.WriteAt(p, off)
 	if err != nil {
 		return n, fmt.Errorf("write VHD: %w", err)
@@ -72,7 +72,7 @@ func (d *fixed) erase(off, n int64, erase func(off, n int64) error) error {
 	if err := d.admit(off, n); err != nil || n == 0 {
 		return err
 	}
-	defer d.unsynced.add(off, n)
+	defer d.unsynced.Add(off, n)
 	if err := erase(off, n); err != nil {
 		return fmt.Errorf("zero VHD: %w", err)
 	}
@@ -111,14 +111,10 @@ func (d *fixed) Extents(off, n int64) iter.Seq2[disk.Extent, error] {
 
 // settle syncs the file when the range may have changed since the last sync.
 func (d *fixed) settle(off, n int64) error {
-	if n == 0 || !d.unsynced.take(off, n) {
+	if n == 0 {
 		return nil
 	}
-	if err := d.file.Sync(); err != nil {
-		d.unsynced.add(off, n)
-		return err
-	}
-	return nil
+	return d.unsynced.Settle(off, n, d.file.Sync)
 }
 
 // Flush makes every completed change durable. Its first error is final.

@@ -24,7 +24,7 @@ type sparse struct {
 	bat          int64 // where the BAT begins
 	batLength    int64 // of the entries that the disk needs, in whole sectors
 	headerAt     int64
-	unsynced     unsynced
+	unsynced     durable.Unsynced
 
 	// flushing is held by what orders writes of metadata, over its I/O; it guards footer and header.
 	flushing sync.Mutex
@@ -55,7 +55,7 @@ func newSparse(file durable.File, mode durable.Mode, f *footers, h *headerFound)
 		s.tail = roundUp(f.fileSize, sectorSize)
 	}
 	s.next = s.tail
-	s.unsynced.add(0, s.size)
+	s.unsynced.Add(0, s.size)
 	if mode != durable.ReadWrite {
 		return s, nil
 	}
@@ -99,7 +99,7 @@ func (s *sparse) Size() int64 { return s.size }
 func (s *sparse) LogicalSectorSize() int { return sectorSize }
 
 // AllocatedBytes is the space that the file takes on its filesystem.
-func (s *sparse) AllocatedBytes() (int64, bool) { return allocatedBytes(s.file) }
+func (s *sparse) AllocatedBytes() (int64, bool) { return durable.Allocated(s.file) }
 
 // window reads or finds the page of the BAT that has the entry of a block, and the entry's place in it. mu is held.
 func (s *sparse) window(block int64) (*page, int64, error) {

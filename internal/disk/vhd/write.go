@@ -23,7 +23,7 @@ func (s *sparse) WriteAt(p []byte, off int64) (int, error) {
 	if err := s.admit(off, int64(len(p))); err != nil {
 		return 0, err
 	}
-	defer s.unsynced.add(off, int64(len(p)))
+	defer s.unsynced.Add(off, int64(len(p)))
 	done := 0
 	for done < len(p) {
 		at := off + int64(done)
@@ -65,7 +65,7 @@ func (s *sparse) clear(off, n int64, erase func(host, n int64) error) error {
 	if err := s.admit(off, n); err != nil || n == 0 {
 		return err
 	}
-	defer s.unsynced.add(off, n)
+	defer s.unsynced.Add(off, n)
 	for end := off + n; off < end; {
 		part := min(end-off, s.block-off%s.block)
 		if err := s.clearBlock(off, part, erase); err != nil {

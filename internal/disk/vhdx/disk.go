@@ -27,7 +27,7 @@ type virtualDisk struct {
 	begun   atomic.Bool
 	touched bool
 
-	unsynced unsynced
+	unsynced durable.Unsynced
 
 	// mu guards what follows. A page that is not in memory is read under it, and the file is made longer.
 	mu     sync.Mutex
@@ -87,7 +87,7 @@ func (v *virtualDisk) start(c *container, mode durable.Mode) error {
 	v.container, v.mode, v.end = *c, mode, c.fileSize
 	v.pages = newPageCache(v.readPage)
 	v.log = logWriter{file: v.file, ring: v.ring, oldest: -1}
-	v.unsynced.add(0, math.MaxInt64)
+	v.unsynced.Add(0, math.MaxInt64)
 	if mode == durable.ReadOnly {
 		return nil
 	}
@@ -108,6 +108,9 @@ func (v *virtualDisk) start(c *container, mode durable.Mode) error {
 
 // Size is the disk's size in bytes.
 func (v *virtualDisk) Size() int64 { return v.size }
+
+// AllocatedBytes is the space that the file takes on its filesystem.
+func (v *virtualDisk) AllocatedBytes() (int64, bool) { return durable.Allocated(v.file) }
 
 // LogicalSectorSize is 512 or 4096, as the file says.
 func (v *virtualDisk) LogicalSectorSize() int { return int(v.sector) }

@@ -58,10 +58,7 @@ func (v *virtualDisk) walk(off, n int64, yield func(disk.Extent) bool) error {
 // syncBefore syncs the file when what is written in r's place may not have reached it: filesystems have told of
 // holes where unwritten data was still in memory.
 func (v *virtualDisk) syncBefore(r run) error {
-	if !mapsHoles || !v.unsynced.take(r.host, r.Length) {
-		return nil
-	}
-	if err := v.file.Sync(); err != nil {
+	if err := v.unsynced.Settle(r.host, r.Length, v.file.Sync); err != nil {
 		return v.fail(fmt.Errorf("sync the VHDX file: %w", err))
 	}
 	return nil

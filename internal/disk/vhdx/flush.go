@@ -88,7 +88,7 @@ func (v *virtualDisk) write(b *batch) error {
 		if err := v.file.Punch(at, v.block); err != nil {
 			return err
 		}
-		v.unsynced.add(at, v.block)
+		v.unsynced.Add(at, v.block)
 	}
 	return nil
 }

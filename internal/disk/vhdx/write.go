@@ -55,7 +55,7 @@ func (v *virtualDisk) writeBlock(p []byte, off int64) error {
 		return err
 	}
 	n, err := v.file.WriteAt(p, host+off%v.block)
-	v.unsynced.add(host+off%v.block, int64(n))
+	v.unsynced.Add(host+off%v.block, int64(n))
 	if err != nil {
 		return fmt.Errorf("write %d bytes at %d of the VHDX file: %w", len(p), host+off%v.block, err)
 	}

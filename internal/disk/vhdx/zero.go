@@ -99,6 +99,6 @@ func (v *virtualDisk) clearPlace(host, n int64, change func(off, n int64) error)
 	if err := change(host, n); err != nil {
 		return fmt.Errorf("zero %d bytes at %d of the VHDX file: %w", n, host, err)
 	}
-	v.unsynced.add(host, n)
+	v.unsynced.Add(host, n)
 	return nil
 }
