@@ -3,15 +3,14 @@ package merge
 import (
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
-	"os"
 	"path"
 	"path/filepath"
 	"testing"
 
 	"vmreplica/agent-replica/chain"
 	"vmreplica/internal/disk"
+	"vmreplica/internal/disk/disktest"
 	"vmreplica/internal/durable"
 	"vmreplica/internal/durable/durabletest"
 	"vmreplica/internal/replication"
@@ -110,16 +109,7 @@ func copyOut(dir durable.Dir, name, to string) error {
 	if err != nil {
 		return err
 	}
-	defer file.Close()
-	size, err := file.Size()
-	if err != nil {
-		return err
-	}
-	content := make([]byte, size)
-	if _, err := file.ReadAt(content, 0); err != nil && err != io.EOF {
-		return err
-	}
-	return os.WriteFile(to, content, 0o600)
+	return errors.Join(disktest.Export(to, file), file.Close())
 }
 
 // TestTheBaseEndsWithTheLayersIdentity loses power everywhere in a merge: however often it is redone, the base has the

@@ -1,13 +1,13 @@
 package qcow2_test
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"testing"
 
+	"vmreplica/internal/disk/disktest"
 	"vmreplica/internal/disk/qcow2"
 	"vmreplica/internal/durable"
 	"vmreplica/internal/durable/durabletest"
@@ -22,7 +22,7 @@ func askQEMU(t *testing.T, crash *durabletest.Crash) error {
 	if err != nil || !p.created {
 		return p.unlessNew(err)
 	}
-	must(t, copySparse(path, file))
+	must(t, disktest.Export(path, file))
 	check(t, path, 3)
 	o, err := qcow2.Open(file, durable.ReadOnly)
 	must(t, err)
@@ -52,29 +52,4 @@ func compareWithRaw(p *promises, path string) error {
 		}
 	}
 	return nil
-}
-
-func copySparse(path string, from durable.File) error {
-	to, err := os.Create(path)
-	if err != nil {
-		return err
-	}
-	defer to.Close()
-	size, err := from.Size()
-	if err != nil {
-		return err
-	}
-	for at := int64(0); ; {
-		start, end, err := from.SeekData(at)
-		if errors.Is(err, io.EOF) {
-			return to.Truncate(size)
-		}
-		if err != nil {
-			return err
-		}
-		if _, err := io.Copy(io.NewOffsetWriter(to, start), io.NewSectionReader(from, start, end-start)); err != nil {
-			return err
-		}
-		at = end
-	}
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"testing"
 
+	"vmreplica/internal/disk/disktest"
 	"vmreplica/internal/disk/qcow2"
 	"vmreplica/internal/durable"
 	"vmreplica/internal/durable/durabletest"
@@ -14,7 +15,7 @@ import (
 // TestCrashes loses power after every operation, with every choice of what was not synced. Each state opens, holds
 // what was flushed, has leaks at worst, and can be gone on with.
 func TestCrashes(t *testing.T) {
-	oneGoroutine(t)
+	disktest.OneGoroutine(t)
 	for name, play := range scenarios {
 		t.Run(name, func(t *testing.T) {
 			s := play(t)
@@ -39,7 +40,7 @@ func TestCrashes(t *testing.T) {
 
 // TestEverySyncIsNeeded leaves out one sync after the other: each time there is a crash that breaks a promise.
 func TestEverySyncIsNeeded(t *testing.T) {
-	oneGoroutine(t)
+	disktest.OneGoroutine(t)
 	for name, play := range map[string]func(*testing.T, *scenario){
 		"create and seal": func(t *testing.T, s *scenario) {
 			s.set(t, 0, 0, 2)

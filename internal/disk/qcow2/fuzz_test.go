@@ -2,10 +2,10 @@ package qcow2_test
 
 import (
 	"errors"
-	"runtime"
 	"testing"
 
 	"vmreplica/internal/disk"
+	"vmreplica/internal/disk/disktest"
 	"vmreplica/internal/disk/qcow2"
 	"vmreplica/internal/durable"
 )
@@ -40,19 +40,13 @@ func FuzzOpen(f *testing.F) {
 			file.put(at, part[:min(len(part), cluster)])
 		}
 		must(t, file.Truncate(min(max(size, 0), 1<<40)))
-		before := allocated()
+		before := disktest.TotalAllocated()
 		fuzzRead(t, file)
-		if used := allocated() - before; used > 64<<20 {
+		if used := disktest.TotalAllocated() - before; used > 64<<20 {
 			t.Errorf("%d bytes were allocated", used)
 		}
 		fuzzWrite(t, file)
 	})
-}
-
-func allocated() uint64 {
-	var stats runtime.MemStats
-	runtime.ReadMemStats(&stats)
-	return stats.TotalAlloc
 }
 
 // inside refuses reads that leave the file.

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"vmreplica/internal/disk/disktest"
 	"vmreplica/internal/disk/qcow2"
 	"vmreplica/internal/durable"
 )
@@ -14,7 +15,7 @@ var smallCache = qcow2.MetadataLimit(64 << 10)
 
 // TestHistories plays random writes, zeros, unmaps, flushes and reopenings on disks of every kind of size.
 func TestHistories(t *testing.T) {
-	oneGoroutine(t)
+	disktest.OneGoroutine(t)
 	sizes := []int64{512, 4096, 4096 + 512, 128 << 10, 129<<10 + 512, 5<<20 + 1536, 700 << 20, 3<<30 + 512, 40 << 30}
 	for seed := range uint64(240) {
 		size := sizes[seed%uint64(len(sizes))]

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"testing"
 
+	"vmreplica/internal/disk/disktest"
 	"vmreplica/internal/disk/qcow2"
 	"vmreplica/internal/durable"
 	"vmreplica/internal/durable/durabletest"
@@ -195,7 +196,7 @@ func countOps(c *imageScenario) int {
 // TestImageCrashes loses power after every operation, with every choice of what was not synced. Each state opens,
 // holds what was flushed, has leaks at worst, by this package's Check and by QEMU's, and can be gone on with.
 func TestImageCrashes(t *testing.T) {
-	oneGoroutine(t)
+	disktest.OneGoroutine(t)
 	for name, play := range imageScenarios {
 		t.Run(name, func(t *testing.T) {
 			c := newImageScenario()
@@ -224,7 +225,7 @@ func TestImageCrashes(t *testing.T) {
 
 // TestEverySyncOfAnImageIsNeeded leaves out one sync after the other: each time a crash breaks a promise.
 func TestEverySyncOfAnImageIsNeeded(t *testing.T) {
-	oneGoroutine(t)
+	disktest.OneGoroutine(t)
 	plays := map[string]func(*testing.T, *imageScenario){
 		"create, write and unmap": func(t *testing.T, c *imageScenario) {
 			c.create(t, 1<<20, 4096)

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"vmreplica/internal/disk"
+	"vmreplica/internal/disk/disktest"
 	"vmreplica/internal/disk/qcow2"
 	"vmreplica/internal/durable"
 )
@@ -58,9 +59,9 @@ func FuzzImage(f *testing.F) {
 	seedImages(f)
 	f.Fuzz(func(t *testing.T, size int64, header, counts, block, l1, l2, packed []byte) {
 		file := fuzzedImage(t, size, header, counts, block, l1, l2, packed)
-		before := allocated()
+		before := disktest.TotalAllocated()
 		readFuzzed(t, inside{file, t})
-		if used := allocated() - before; used > 64<<20 {
+		if used := disktest.TotalAllocated() - before; used > 64<<20 {
 			t.Errorf("%d bytes were allocated to read", used)
 		}
 		writeFuzzed(t, file)
@@ -72,7 +73,7 @@ func FuzzImageCheck(f *testing.F) {
 	seedImages(f)
 	f.Fuzz(func(t *testing.T, size int64, header, counts, block, l1, l2, packed []byte) {
 		file := inside{fuzzedImage(t, min(size, 1<<28), header, counts, block, l1, l2, packed), t}
-		before := allocated()
+		before := disktest.TotalAllocated()
 		found := 0
 		for finding, err := range qcow2.Check(file) {
 			if found++; err != nil || found > 100 {
@@ -85,7 +86,7 @@ func FuzzImageCheck(f *testing.F) {
 		if info, err := qcow2.Describe(file); err == nil && (info.SizeBytes < 512 || info.UnitBytes < 512) {
 			t.Errorf("%+v", info)
 		}
-		if used := allocated() - before; used > 64<<20 {
+		if used := disktest.TotalAllocated() - before; used > 64<<20 {
 			t.Errorf("%d bytes were allocated to check", used)
 		}
 	})

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"vmreplica/internal/disk"
+	"vmreplica/internal/disk/disktest"
 	"vmreplica/internal/disk/qcow2"
 	"vmreplica/internal/durable"
 )
@@ -97,7 +98,7 @@ func (s *sectors) check(t testing.TB, d disk.Disk) {
 
 // TestImageHistories plays random histories, and has QEMU read and check what each leaves.
 func TestImageHistories(t *testing.T) {
-	oneGoroutine(t)
+	disktest.OneGoroutine(t)
 	directory := memoryDir(t)
 	for seed := range uint64(500) {
 		cluster := clusterSizes[seed%4]

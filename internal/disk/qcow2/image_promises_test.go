@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"vmreplica/internal/disk"
+	"vmreplica/internal/disk/disktest"
 	"vmreplica/internal/disk/qcow2"
 	"vmreplica/internal/durable"
 	"vmreplica/internal/durable/durabletest"
@@ -144,7 +145,7 @@ func askQEMUAboutCrash(t *testing.T, crash *durabletest.Crash) error {
 	}
 	directory := memoryDir(t)
 	path := filepath.Join(directory, "image")
-	if err := copySparse(path, file); err != nil {
+	if err := disktest.Export(path, file); err != nil {
 		return err
 	}
 	errs, leaks := checkWithQEMU(t, path)

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"vmreplica/internal/disk/disktest"
 	"vmreplica/internal/disk/qcow2"
 	"vmreplica/internal/durable"
 )
@@ -52,7 +53,7 @@ var foreignImages = map[string]struct{ create, compress string }{
 // TestForeignImages reads what qemu-img makes, holds the extents against `qemu-img map`, writes into it, and has QEMU
 // read and check what came of it.
 func TestForeignImages(t *testing.T) {
-	oneGoroutine(t)
+	disktest.OneGoroutine(t)
 	for name, options := range foreignImages {
 		t.Run(name, func(t *testing.T) {
 			f := newForeign(t, options.create)
@@ -68,7 +69,7 @@ func TestForeignImages(t *testing.T) {
 
 // TestForeignSnapshots writes over clusters that internal snapshots share: the snapshots keep what they had.
 func TestForeignSnapshots(t *testing.T) {
-	oneGoroutine(t)
+	disktest.OneGoroutine(t)
 	for name, options := range foreignImages {
 		if strings.Contains(name, "of 1") && strings.Contains(name, "bit") {
 			continue // a refcount of one bit counts no snapshot

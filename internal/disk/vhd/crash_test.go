@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"math/rand/v2"
 	"os"
@@ -13,6 +12,7 @@ import (
 	"testing"
 
 	"vmreplica/internal/disk"
+	"vmreplica/internal/disk/disktest"
 	"vmreplica/internal/disk/vhd"
 	"vmreplica/internal/durable"
 	"vmreplica/internal/durable/durabletest"
@@ -21,7 +21,7 @@ import (
 // TestCrashes loses power after every operation, with every choice of what was not synced. Each state opens, holds
 // what was flushed and nothing that was never written there, and can be gone on with.
 func TestCrashes(t *testing.T) {
-	oneGoroutine(t)
+	disktest.OneGoroutine(t)
 	for name, c := range crashed {
 		t.Run(name, func(t *testing.T) {
 			s := start(t, durabletest.New(), c.differencing, c.options)
@@ -56,7 +56,7 @@ var sparedSyncs = map[string][]int{
 
 // TestSyncsAreNeeded leaves out one sync after the other, and each time there is a crash that breaks a promise.
 func TestSyncsAreNeeded(t *testing.T) {
-	oneGoroutine(t)
+	disktest.OneGoroutine(t)
 	for name, c := range crashed {
 		t.Run(name, func(t *testing.T) {
 			spared := []int{}
@@ -197,7 +197,7 @@ func askOracle(t *testing.T, crash *durabletest.Crash, differencing bool) error 
 	}
 	file, err := crash.Dir().Open("disk", durable.ReadOnly)
 	must(t, err)
-	copySparse(t, filepath.Join(directory, "disk.vhd"), file)
+	must(t, disktest.Export(filepath.Join(directory, "disk.vhd"), file))
 	run(t, directory, "7zz", "e", "-y", "-tvhd", "-oout", "disk.vhd")
 	got, err := os.ReadFile(filepath.Join(directory, "out", "disk.img"))
 	must(t, err)
@@ -207,24 +207,4 @@ func askOracle(t *testing.T, crash *durabletest.Crash, differencing bool) error 
 		}
 	}
 	return nil
-}
-
-func copySparse(t *testing.T, path string, from durable.File) {
-	t.Helper()
-	to, err := os.Create(path)
-	must(t, err)
-	defer to.Close()
-	size, err := from.Size()
-	must(t, err)
-	must(t, to.Truncate(size))
-	for at := int64(0); ; {
-		begin, end, err := from.SeekData(at)
-		if errors.Is(err, io.EOF) {
-			return
-		}
-		must(t, err)
-		_, err = io.Copy(io.NewOffsetWriter(to, begin), io.NewSectionReader(from, begin, end-begin))
-		must(t, err)
-		at = end
-	}
 }

@@ -8,13 +8,14 @@ import (
 	"testing"
 
 	"vmreplica/internal/disk"
+	"vmreplica/internal/disk/disktest"
 	"vmreplica/internal/disk/vhd"
 	"vmreplica/internal/durable"
 )
 
 // TestQEMUsImages reads what qemu-img made and qemu-io wrote, writes to it, and lets QEMU and 7zz read that.
 func TestQEMUsImages(t *testing.T) {
-	oneGoroutine(t)
+	disktest.OneGoroutine(t)
 	for _, subformat := range []string{"dynamic", "fixed"} {
 		for _, force := range []string{"on", "off"} {
 			t.Run(subformat+", force_size="+force, func(t *testing.T) { qemusImage(t, subformat, force) })
@@ -84,7 +85,7 @@ func checkFindsNothing(t *testing.T, path string) {
 // TestTheEdgesOfTheBAT writes blocks around every multiple of 512 and 1024 in an order of its own, over the largest
 // disk, and lets QEMU read them too.
 func TestTheEdgesOfTheBAT(t *testing.T) {
-	oneGoroutine(t)
+	disktest.OneGoroutine(t)
 	for _, block := range []int64{512 << 10, 2 << 20} {
 		t.Run(fmt.Sprint(block), func(t *testing.T) {
 			directory := memoryDir(t)

@@ -4,10 +4,10 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"runtime"
 	"testing"
 
 	"vmreplica/internal/disk"
+	"vmreplica/internal/disk/disktest"
 	"vmreplica/internal/disk/vhd"
 	"vmreplica/internal/durable"
 	"vmreplica/internal/durable/durabletest"
@@ -116,7 +116,7 @@ func (f inside) ReadAt(p []byte, off int64) (int, error) {
 // fuzz describes, checks, reads and writes the file.
 func fuzz(t *testing.T, p parts) {
 	file := inside{p.file(t), t}
-	before := allocated()
+	before := disktest.TotalAllocated()
 	info, err := vhd.Describe(file)
 	seen := 0
 	for range vhd.Check(file) {
@@ -124,28 +124,22 @@ func fuzz(t *testing.T, p parts) {
 			break
 		}
 	}
-	if used := allocated() - before; used > 64<<20 {
+	if used := disktest.TotalAllocated() - before; used > 64<<20 {
 		t.Errorf("%d bytes were allocated", used)
 	}
 	if err != nil {
 		return
 	}
-	before = allocated()
+	before = disktest.TotalAllocated()
 	i, err := openImage(file, info.Kind == "differencing", durable.ReadWrite)
 	if err != nil {
 		return
 	}
 	fuzzRead(t, i)
 	fuzzWrite(t, i)
-	if used := allocated() - before; used > 64<<20 {
+	if used := disktest.TotalAllocated() - before; used > 64<<20 {
 		t.Errorf("%d bytes were allocated by an image", used)
 	}
-}
-
-func allocated() uint64 {
-	var stats runtime.MemStats
-	runtime.ReadMemStats(&stats)
-	return stats.TotalAlloc
 }
 
 func fuzzRead(t *testing.T, i image) {

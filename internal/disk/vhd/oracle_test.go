@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"vmreplica/internal/disk"
+	"vmreplica/internal/disk/disktest"
 	"vmreplica/internal/disk/vhd"
 	"vmreplica/internal/durable"
 )
@@ -22,7 +23,7 @@ const grain = 4096
 // TestHistories plays 500 random histories, of fixed and dynamic disks and of chains of differencing disks upon them,
 // and lets 7zz, libvhdi and, where it can, QEMU read what they leave. A slice of bytes is what they must find.
 func TestHistories(t *testing.T) {
-	oneGoroutine(t)
+	disktest.OneGoroutine(t)
 	const batch = 50
 	for first := uint64(0); first < 500; first += batch {
 		t.Run(fmt.Sprintf("from seed %d", first), func(t *testing.T) {

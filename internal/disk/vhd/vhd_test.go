@@ -93,11 +93,3 @@ func must(t testing.TB, err error) {
 		t.Fatal(err)
 	}
 }
-
-// oneGoroutine leaves a test out of a short run, which is there for the race detector: it has one goroutine.
-func oneGoroutine(t *testing.T) {
-	t.Helper()
-	if testing.Short() {
-		t.Skip("one goroutine, long")
-	}
-}

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"vmreplica/internal/disk"
+	"vmreplica/internal/disk/disktest"
 	"vmreplica/internal/disk/vhdx"
 	"vmreplica/internal/durable"
 	"vmreplica/internal/durable/durabletest"
@@ -24,7 +25,7 @@ func (m *model) askOracle(t *testing.T, crash *durabletest.Crash) error {
 		return p.unlessNew(err)
 	}
 	path := filepath.Join(memoryDir(t), "disk")
-	must(t, copySparse(path, file))
+	must(t, disktest.Export(path, file))
 	out, err := exec.Command("qemu-img", "check", "-r", "all", "-f", "vhdx", path).CombinedOutput()
 	if m.layer {
 		return m.sevenZipReplayed(t, p, path) // QEMU replays, and then refuses a differencing disk
@@ -79,31 +80,6 @@ func (p *promises) compare(m *model, from io.ReaderAt, who string) error {
 		}
 	}
 	return nil
-}
-
-func copySparse(path string, from durable.File) error {
-	to, err := os.Create(path)
-	if err != nil {
-		return err
-	}
-	defer to.Close()
-	size, err := from.Size()
-	if err != nil {
-		return err
-	}
-	for at := int64(0); ; {
-		start, end, err := from.SeekData(at)
-		if errors.Is(err, io.EOF) {
-			return to.Truncate(size)
-		}
-		if err != nil {
-			return err
-		}
-		if _, err := io.Copy(io.NewOffsetWriter(to, start), io.NewSectionReader(from, start, end-start)); err != nil {
-			return err
-		}
-		at = end
-	}
 }
 
 func describe(t testing.TB, path string) disk.Info {

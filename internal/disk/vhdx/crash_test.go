@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"vmreplica/internal/disk"
+	"vmreplica/internal/disk/disktest"
 	"vmreplica/internal/disk/vhdx"
 	"vmreplica/internal/durable"
 	"vmreplica/internal/durable/durabletest"
@@ -14,7 +15,7 @@ import (
 // TestCrashes loses power after every operation, with every choice of what was not synced. Each state opens, is
 // whole, holds what was flushed, and can be gone on with.
 func TestCrashes(t *testing.T) {
-	oneGoroutine(t)
+	disktest.OneGoroutine(t)
 	for name, play := range scenarios {
 		t.Run(name, func(t *testing.T) {
 			s := play(t)
@@ -48,7 +49,7 @@ func TestCrashes(t *testing.T) {
 // for the two of each change of the header. What a header says lies in one sector, which the recorder never tears, so
 // that either of them is enough.
 func TestEverySyncIsNeeded(t *testing.T) {
-	oneGoroutine(t)
+	disktest.OneGoroutine(t)
 	for name, o := range map[string]shape{"layer": smallLayer, "base": smallBase} {
 		t.Run(name, func(t *testing.T) {
 			var spared []int

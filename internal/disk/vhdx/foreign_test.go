@@ -11,13 +11,14 @@ import (
 	"testing"
 
 	"vmreplica/internal/disk"
+	"vmreplica/internal/disk/disktest"
 	"vmreplica/internal/disk/vhdx"
 	"vmreplica/internal/durable"
 )
 
 // TestFilesMadeByQEMU reads what qemu-img creates and qemu-io writes, of every kind and block size, and writes on.
 func TestFilesMadeByQEMU(t *testing.T) {
-	oneGoroutine(t)
+	disktest.OneGoroutine(t)
 	for _, subformat := range []string{"dynamic", "fixed"} {
 		for _, c := range []struct {
 			block string
@@ -90,7 +91,7 @@ func madeByQEMU(t *testing.T, subformat, block string, size int64) {
 // TestForeignLogs kills QEMU while it writes, and replays what it left: in memory, and into the file. QEMU's own
 // replay of a copy says what is right.
 func TestForeignLogs(t *testing.T) {
-	oneGoroutine(t)
+	disktest.OneGoroutine(t)
 	dirty := 0
 	for attempt := 0; dirty < 4 && attempt < 60; attempt++ {
 		path := filepath.Join(memoryDir(t), "disk")

@@ -5,10 +5,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"hash/crc32"
-	"runtime"
 	"testing"
 
 	"vmreplica/internal/disk"
+	"vmreplica/internal/disk/disktest"
 	"vmreplica/internal/disk/vhdx"
 	"vmreplica/internal/durable"
 	"vmreplica/internal/durable/durabletest"
@@ -101,16 +101,10 @@ func (f inside) ReadAt(p []byte, off int64) (int, error) {
 	return f.File.ReadAt(p, off)
 }
 
-func allocated() uint64 {
-	var stats runtime.MemStats
-	runtime.ReadMemStats(&stats)
-	return stats.TotalAlloc
-}
-
 // survive does everything with the file that can be done.
 func survive(t *testing.T, s sample, file durable.File) {
 	t.Helper()
-	before := allocated()
+	before := disktest.TotalAllocated()
 	_, _ = vhdx.Describe(inside{file, t})
 	findings := 0
 	for _, err := range vhdx.Check(inside{file, t}) {
@@ -125,7 +119,7 @@ func survive(t *testing.T, s sample, file durable.File) {
 			writeSome(t, d, mode)
 		}
 	}
-	if used := allocated() - before; used > 128<<20 {
+	if used := disktest.TotalAllocated() - before; used > 128<<20 {
 		t.Errorf("%d bytes were allocated in all", used)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"vmreplica/internal/disk"
+	"vmreplica/internal/disk/disktest"
 	"vmreplica/internal/disk/vhdx"
 	"vmreplica/internal/durable"
 )
@@ -27,7 +28,7 @@ var baseShapes = []shape{
 // TestHistoriesOfBases plays random histories; libvhdi reads all of what they leave, and each of 7-Zip and QEMU a
 // part.
 func TestHistoriesOfBases(t *testing.T) {
-	oneGoroutine(t)
+	disktest.OneGoroutine(t)
 	const batch, histories = 40, 360
 	for from := 0; from < histories; from += batch {
 		var jobs []libvhdiJob
@@ -103,7 +104,7 @@ func clean(t testing.TB, path string) {
 // TestHistoriesOfLayers plays histories on chains of two and three levels; 7-Zip reads them, and libvhdi those
 // without zero blocks, which it reads through to the parent.
 func TestHistoriesOfLayers(t *testing.T) {
-	oneGoroutine(t)
+	disktest.OneGoroutine(t)
 	const histories = 140
 	for seed := range uint64(histories) {
 		directory := memoryDir(t)

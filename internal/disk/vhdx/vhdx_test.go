@@ -103,11 +103,3 @@ func must(t testing.TB, errs ...error) {
 		t.Fatal(err)
 	}
 }
-
-// oneGoroutine leaves a test out of a short run, which is there for the race detector: it has one goroutine.
-func oneGoroutine(t *testing.T) {
-	t.Helper()
-	if testing.Short() {
-		t.Skip("left out of a short run")
-	}
-}
