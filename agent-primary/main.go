@@ -4,6 +4,7 @@ package main
 import (
 	"context"
 	"os"
+	_ "time/tzdata" // resync windows are in time zones that the host may not know
 
 	"vmreplica/agent-primary/primary"
 	"vmreplica/internal/daemon"

@@ -16,9 +16,6 @@ import (
 // ErrEpochOpen is answered for a cut, a round or a Begin while an Epoch is open.
 var ErrEpochOpen = errors.New("an epoch is open")
 
-// ReasonTrackingLost is the reason of a failure because a disk's log is not exact.
-const ReasonTrackingLost = "TRACKING_LOST"
-
 // Group is the tracked disks of one machine: what is cut at one instant. Its methods may be called concurrently; one
 // Epoch is open at a time.
 type Group struct {
@@ -111,7 +108,7 @@ func (g *Group) flip(frozen bool) (*Epoch, error) {
 func (g *Group) exact() error {
 	for _, d := range g.disks {
 		if loss := d.Loss(); loss.Cause != hrl.None {
-			return failure.New(failure.Precondition, ReasonTrackingLost, "tracking is %s", loss).On("", d.id).
+			return failure.New(failure.Precondition, failure.ReasonTrackingLost, "tracking is %s", loss).On("", d.id).
 				Try("A resync puts the replica in step again.")
 		}
 	}

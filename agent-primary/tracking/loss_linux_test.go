@@ -52,7 +52,7 @@ func TestAVanishedLogIsLostBeforeTheWriteIsAnswered(t *testing.T) {
 	if len(r.losses) != told+1 {
 		t.Errorf("the owner was told %d times", len(r.losses)-told)
 	}
-	if _, err := r.group.Cut(t.Context()); failure.Find(err).Reason != tracking.ReasonTrackingLost {
+	if _, err := r.group.Cut(t.Context()); failure.Find(err).Reason != failure.ReasonTrackingLost {
 		t.Errorf("a cut of a lost disk: %v", err)
 	}
 	r.kill()

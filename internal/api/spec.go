@@ -29,6 +29,7 @@ func SpecToProto(s replication.Spec) *vmreplicav1.ReplicationSpec {
 			DifferencingFormat: DifferencingToProto(disk.Differencing), Backing: cleanAll(disk.Backing),
 		})
 	}
+	settingsToProto(asked, s)
 	return asked
 }
 
@@ -59,23 +60,34 @@ func SpecFromProto(asked *vmreplicav1.ReplicationSpec) (replication.Spec, error)
 		ids[disk.ID], paths[disk.Path] = true, true
 		spec.Disks = append(spec.Disks, disk)
 	}
+	if err := settingsFromProto(&spec, asked); err != nil {
+		return replication.Spec{}, err
+	}
 	return spec, nil
 }
 
 func diskFromProto(given *vmreplicav1.DiskSpec) (replication.DiskSpec, error) {
-	disk := replication.DiskSpec{ID: given.GetId(), Path: given.GetPath()}
-	if len(disk.Path) > maxPath || strings.ContainsRune(disk.Path, 0) || !filepath.IsAbs(disk.Path) {
-		return disk, invalid("the path %q is not absolute", clean(disk.Path, 256)).Try("Give the image's absolute path.")
+	disk := replication.DiskSpec{ID: given.GetId()}
+	var err error
+	if disk.Path, err = absolute(given.GetPath(), "Give the image's absolute path."); err != nil {
+		return disk, err
 	}
-	disk.Path = filepath.Clean(disk.Path)
 	if disk.ID == "" {
 		disk.ID = filepath.Base(disk.Path)
 	}
 	if err := replication.CheckName("disk", disk.ID); err != nil {
 		return disk, err
 	}
-	err := formatsFromProto(&disk, given)
+	err = formatsFromProto(&disk, given)
 	return disk, failure.Locate(err, "", disk.ID)
+}
+
+// absolute is a path of the agent's host, clean; remedy is for one that is not absolute.
+func absolute(path, remedy string) (string, error) {
+	if len(path) > maxPath || strings.ContainsRune(path, 0) || !filepath.IsAbs(path) {
+		return "", invalid("the path %q is not absolute", clean(path, 256)).Try("%s", remedy)
+	}
+	return filepath.Clean(path), nil
 }
 
 func formatsFromProto(disk *replication.DiskSpec, given *vmreplicav1.DiskSpec) (err error) {

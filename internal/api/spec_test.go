@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"vmreplica/internal/api"
@@ -37,7 +38,8 @@ func TestSpecComesBackAsItWas(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := replication.Spec{
-		ReplicaAddress: "replica.example:7443", UseExisting: true,
+		ReplicaAddress: "replica.example:7443", UseExisting: true, Interval: 5 * time.Minute, HRLLimitPercent: 50,
+		AutoResync: replication.AutoResync{Mode: replication.AutoResyncWindow, Window: replication.DefaultWindow},
 		Disks: []replication.DiskSpec{
 			{ID: "root", Path: "/images/web01/root.img", Format: replication.FormatRaw, ReplicaFormat: replication.FormatRaw},
 			{
@@ -60,28 +62,61 @@ func TestSpecComesBackAsItWas(t *testing.T) {
 	}
 }
 
+func TestSettingsComeBackAsTheyWere(t *testing.T) {
+	limit := int32(0)
+	spec, err := api.SpecFromProto(asked(func(s *vmreplicav1.ReplicationSpec) {
+		s.Interval, s.RecoveryPoints, s.HrlLimitPercent = durationpb.New(30*time.Second), 24, &limit
+		s.QmpSocket = "/run/qemu/web01//qmp.sock"
+		s.AutoResync = &vmreplicav1.AutoResync{
+			Mode: vmreplicav1.AutoResync_MODE_ALWAYS, Window: "22:00-05:30", TimeZone: "Europe/Berlin", PauseAtEnd: true,
+		}
+	}))
+	want := replication.AutoResync{
+		Mode: replication.AutoResyncAlways, Window: replication.Window{Start: 22 * 60, End: 5*60 + 30}, TimeZone: "Europe/Berlin",
+		PauseAtEnd: true,
+	}
+	if err != nil || spec.Interval != 30*time.Second || spec.RecoveryPoints != 24 || spec.HRLLimitPercent != 0 ||
+		spec.AutoResync != want || spec.QMPSocket != "/run/qemu/web01/qmp.sock" {
+		t.Fatalf("got %+v, %v", spec, err)
+	}
+	if again, err := api.SpecFromProto(api.SpecToProto(spec)); err != nil || !reflect.DeepEqual(again, spec) {
+		t.Errorf("back: %+v, %v", again, err)
+	}
+}
+
 func TestSpecsThatCanNeverWork(t *testing.T) {
 	for name, change := range map[string]func(*vmreplicav1.ReplicationSpec){
-		"no disks":           func(s *vmreplicav1.ReplicationSpec) { s.Disks = nil },
-		"65 disks":           func(s *vmreplicav1.ReplicationSpec) { s.Disks = make([]*vmreplicav1.DiskSpec, 65) },
-		"a relative path":    func(s *vmreplicav1.ReplicationSpec) { s.Disks[0].Path = "root.img" },
-		"no path":            func(s *vmreplicav1.ReplicationSpec) { s.Disks[0].Path = "" },
-		"a path with NUL":    func(s *vmreplicav1.ReplicationSpec) { s.Disks[0].Path = "/a\x00b" },
-		"an endless path":    func(s *vmreplicav1.ReplicationSpec) { s.Disks[0].Path = "/" + strings.Repeat("a", 5000) },
-		"the root directory": func(s *vmreplicav1.ReplicationSpec) { s.Disks[1].Path = "/" },
-		"a format not said":  func(s *vmreplicav1.ReplicationSpec) { s.Disks[0].Format = 0 },
-		"an unknown format":  func(s *vmreplicav1.ReplicationSpec) { s.Disks[0].Format = 77 },
-		"a replica's of 77":  func(s *vmreplicav1.ReplicationSpec) { s.Disks[0].ReplicaFormat = 77 },
-		"raw differencing":   func(s *vmreplicav1.ReplicationSpec) { s.Disks[0].DifferencingFormat = 1 },
-		"an id that climbs":  func(s *vmreplicav1.ReplicationSpec) { s.Disks[0].Id = "../root" },
-		"two of one id":      func(s *vmreplicav1.ReplicationSpec) { s.Disks[1].Id = "root" },
-		"one path twice":     func(s *vmreplicav1.ReplicationSpec) { s.Disks[1].Path = "/images//web01/root.img" },
-		"no address":         func(s *vmreplicav1.ReplicationSpec) { s.ReplicaAddress = "" },
-		"no port":            func(s *vmreplicav1.ReplicationSpec) { s.ReplicaAddress = "replica.example" },
-		"no host":            func(s *vmreplicav1.ReplicationSpec) { s.ReplicaAddress = ":7443" },
-		"a port of 0":        func(s *vmreplicav1.ReplicationSpec) { s.ReplicaAddress = "a:0" },
-		"a port by name":     func(s *vmreplicav1.ReplicationSpec) { s.ReplicaAddress = "a:https" },
-		"a port too high":    func(s *vmreplicav1.ReplicationSpec) { s.ReplicaAddress = "a:65536" },
+		"no disks":                   func(s *vmreplicav1.ReplicationSpec) { s.Disks = nil },
+		"a cycle of 4 s":             func(s *vmreplicav1.ReplicationSpec) { s.Interval = durationpb.New(4 * time.Second) },
+		"a cycle of 25 h":            func(s *vmreplicav1.ReplicationSpec) { s.Interval = durationpb.New(25 * time.Hour) },
+		"25 points":                  func(s *vmreplicav1.ReplicationSpec) { s.RecoveryPoints = 25 },
+		"less than no points":        func(s *vmreplicav1.ReplicationSpec) { s.RecoveryPoints = -1 },
+		"a limit of 101 percent":     func(s *vmreplicav1.ReplicationSpec) { limit := int32(101); s.HrlLimitPercent = &limit },
+		"a window without an end":    func(s *vmreplicav1.ReplicationSpec) { s.AutoResync = &vmreplicav1.AutoResync{Window: "18:30"} },
+		"a window at 24:00":          func(s *vmreplicav1.ReplicationSpec) { s.AutoResync = &vmreplicav1.AutoResync{Window: "24:00-05:00"} },
+		"a window written otherwise": func(s *vmreplicav1.ReplicationSpec) { s.AutoResync = &vmreplicav1.AutoResync{Window: "8:30-9:00"} },
+		"a time zone of nowhere":     func(s *vmreplicav1.ReplicationSpec) { s.AutoResync = &vmreplicav1.AutoResync{TimeZone: "Mars/Base"} },
+		"a mode of nobody":           func(s *vmreplicav1.ReplicationSpec) { s.AutoResync = &vmreplicav1.AutoResync{Mode: 77} },
+		"a relative monitor":         func(s *vmreplicav1.ReplicationSpec) { s.QmpSocket = "qmp.sock" },
+		"65 disks":                   func(s *vmreplicav1.ReplicationSpec) { s.Disks = make([]*vmreplicav1.DiskSpec, 65) },
+		"a relative path":            func(s *vmreplicav1.ReplicationSpec) { s.Disks[0].Path = "root.img" },
+		"no path":                    func(s *vmreplicav1.ReplicationSpec) { s.Disks[0].Path = "" },
+		"a path with NUL":            func(s *vmreplicav1.ReplicationSpec) { s.Disks[0].Path = "/a\x00b" },
+		"an endless path":            func(s *vmreplicav1.ReplicationSpec) { s.Disks[0].Path = "/" + strings.Repeat("a", 5000) },
+		"the root directory":         func(s *vmreplicav1.ReplicationSpec) { s.Disks[1].Path = "/" },
+		"a format not said":          func(s *vmreplicav1.ReplicationSpec) { s.Disks[0].Format = 0 },
+		"an unknown format":          func(s *vmreplicav1.ReplicationSpec) { s.Disks[0].Format = 77 },
+		"a replica's of 77":          func(s *vmreplicav1.ReplicationSpec) { s.Disks[0].ReplicaFormat = 77 },
+		"raw differencing":           func(s *vmreplicav1.ReplicationSpec) { s.Disks[0].DifferencingFormat = 1 },
+		"an id that climbs":          func(s *vmreplicav1.ReplicationSpec) { s.Disks[0].Id = "../root" },
+		"two of one id":              func(s *vmreplicav1.ReplicationSpec) { s.Disks[1].Id = "root" },
+		"one path twice":             func(s *vmreplicav1.ReplicationSpec) { s.Disks[1].Path = "/images//web01/root.img" },
+		"no address":                 func(s *vmreplicav1.ReplicationSpec) { s.ReplicaAddress = "" },
+		"no port":                    func(s *vmreplicav1.ReplicationSpec) { s.ReplicaAddress = "replica.example" },
+		"no host":                    func(s *vmreplicav1.ReplicationSpec) { s.ReplicaAddress = ":7443" },
+		"a port of 0":                func(s *vmreplicav1.ReplicationSpec) { s.ReplicaAddress = "a:0" },
+		"a port by name":             func(s *vmreplicav1.ReplicationSpec) { s.ReplicaAddress = "a:https" },
+		"a port too high":            func(s *vmreplicav1.ReplicationSpec) { s.ReplicaAddress = "a:65536" },
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := api.SpecFromProto(asked(change))

@@ -59,6 +59,8 @@ var states = []pair[replication.State, vmreplicav1.ReplicationState]{
 	{replication.Resynchronizing, vmreplicav1.ReplicationState_REPLICATION_STATE_RESYNCHRONIZING},
 	{replication.ResynchronizeSuspended, vmreplicav1.ReplicationState_REPLICATION_STATE_RESYNCHRONIZE_SUSPENDED},
 	{replication.Error, vmreplicav1.ReplicationState_REPLICATION_STATE_ERROR},
+	{replication.RecoveryInProgress, vmreplicav1.ReplicationState_REPLICATION_STATE_RECOVERY_IN_PROGRESS},
+	{replication.FailedOver, vmreplicav1.ReplicationState_REPLICATION_STATE_FAILED_OVER},
 }
 
 var activities = []pair[replication.Activity, vmreplicav1.Activity]{
@@ -69,6 +71,8 @@ var activities = []pair[replication.Activity, vmreplicav1.Activity]{
 	{replication.Merging, vmreplicav1.Activity_ACTIVITY_MERGING},
 	{replication.BackingOff, vmreplicav1.Activity_ACTIVITY_BACKING_OFF},
 	{replication.Verifying, vmreplicav1.Activity_ACTIVITY_VERIFYING},
+	{replication.Sending, vmreplicav1.Activity_ACTIVITY_SENDING},
+	{replication.CatchingUp, vmreplicav1.Activity_ACTIVITY_CATCHING_UP},
 }
 
 var healths = []pair[replication.Health, vmreplicav1.Health]{
@@ -85,6 +89,10 @@ var causes = []pair[replication.Cause, vmreplicav1.ResyncCause]{
 	{replication.CauseReplicaRecordMismatch, vmreplicav1.ResyncCause_RESYNC_CAUSE_REPLICA_RECORD_MISMATCH},
 	{replication.CauseProofFailed, vmreplicav1.ResyncCause_RESYNC_CAUSE_PROOF_FAILED},
 	{replication.CauseResyncCancelled, vmreplicav1.ResyncCause_RESYNC_CAUSE_RESYNC_CANCELLED},
+	{replication.CauseHRLOverLimit, vmreplicav1.ResyncCause_RESYNC_CAUSE_HRL_OVER_LIMIT},
+	{replication.CauseHRLWriteFailed, vmreplicav1.ResyncCause_RESYNC_CAUSE_HRL_WRITE_FAILED},
+	{replication.CauseHRLNotClosedCleanly, vmreplicav1.ResyncCause_RESYNC_CAUSE_HRL_NOT_CLOSED_CLEANLY},
+	{replication.CauseTrackingLost, vmreplicav1.ResyncCause_RESYNC_CAUSE_TRACKING_LOST},
 }
 
 var resyncKinds = []pair[replication.ResyncKind, vmreplicav1.ResyncKind]{
@@ -98,6 +106,7 @@ var transferKinds = []pair[replication.ResyncKind, vmreplicav1.TransferKind]{
 	{replication.KindInitial, vmreplicav1.TransferKind_TRANSFER_KIND_INITIAL},
 	{replication.KindResync, vmreplicav1.TransferKind_TRANSFER_KIND_RESYNC},
 	{replication.KindVerify, vmreplicav1.TransferKind_TRANSFER_KIND_VERIFY},
+	{replication.KindDelta, vmreplicav1.TransferKind_TRANSFER_KIND_DELTA},
 }
 
 var resyncStates = []pair[replication.ResyncState, vmreplicav1.ResyncState]{
@@ -109,6 +118,7 @@ var resyncStates = []pair[replication.ResyncState, vmreplicav1.ResyncState]{
 	{replication.ResyncDone, vmreplicav1.ResyncState_RESYNC_STATE_DONE},
 	{replication.ResyncCancelled, vmreplicav1.ResyncState_RESYNC_STATE_CANCELLED},
 	{replication.ResyncFailed, vmreplicav1.ResyncState_RESYNC_STATE_FAILED},
+	{replication.ResyncCatchingUp, vmreplicav1.ResyncState_RESYNC_STATE_CATCHING_UP},
 }
 
 var formats = []pair[replication.Format, vmreplicav1.DiskFormat]{

@@ -42,13 +42,21 @@ func healthName(h replication.Health) string {
 	}[h]
 }
 
+// resyncKindName is a kind's name to an operator, to whom a delta is no resync.
+func resyncKindName(k replication.ResyncKind) string {
+	if k == replication.KindDelta {
+		return replication.ResyncKind(255).String()
+	}
+	return k.String()
+}
+
 func enumerations() map[string]enumeration {
 	return map[string]enumeration{
 		"State":        of("REPLICATION_STATE_", api.StateToProto, stringer),
 		"Activity":     of("ACTIVITY_", api.ActivityToProto, stringer),
 		"Health":       of("HEALTH_", api.HealthToProto, healthName),
 		"Cause":        of("RESYNC_CAUSE_", api.CauseToProto, stringer),
-		"ResyncKind":   of("RESYNC_KIND_", api.ResyncKindToProto, stringer),
+		"ResyncKind":   of("RESYNC_KIND_", api.ResyncKindToProto, resyncKindName),
 		"TransferKind": of("TRANSFER_KIND_", api.TransferKindToProto, stringer),
 		"ResyncState":  of("RESYNC_STATE_", api.ResyncStateToProto, stringer),
 	}

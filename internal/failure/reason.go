@@ -39,4 +39,7 @@ const (
 	ReasonDeadline           = "DEADLINE_EXCEEDED"
 	ReasonStateInUse         = "STATE_IN_USE"
 	ReasonStateFailed        = "STATE_FAILED"
+	ReasonTrackingLost       = "TRACKING_LOST"
+	ReasonFailedOver         = "FAILED_OVER"
+	ReasonAttached           = "ATTACHED"
 )

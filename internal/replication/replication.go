@@ -48,6 +48,23 @@ type Spec struct {
 	Disks          []DiskSpec
 	ReplicaAddress string
 	UseExisting    bool
+	// Interval is how often a tracked machine's changes are sent; zero in records of before it could be chosen.
+	Interval time.Duration
+	// RecoveryPoints is how many hourly points the replica keeps.
+	RecoveryPoints int
+	AutoResync     AutoResync
+	// HRLLimitPercent is how much may accumulate, of the VM's total disk size, before a resync is required; 0 is no limit.
+	HRLLimitPercent int
+	// QMPSocket is the machine's monitor; empty when it is not known.
+	QMPSocket string
+}
+
+// CycleInterval is the interval, or what stands for none.
+func (s Spec) CycleInterval() time.Duration {
+	if s.Interval == 0 {
+		return DefaultInterval
+	}
+	return s.Interval
 }
 
 // Health is how the relationship stands.

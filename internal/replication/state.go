@@ -13,11 +13,14 @@ const (
 	Resynchronizing
 	ResynchronizeSuspended
 	Error
+	RecoveryInProgress
+	FailedOver
 )
 
 var stateNames = [...]string{
 	"Unknown", "ReadyForInitialReplication", "InitialReplicationInProgress", "Replicating", "Suspended",
-	"WaitingForStartResynchronize", "Resynchronizing", "ResynchronizeSuspended", "Error",
+	"WaitingForStartResynchronize", "Resynchronizing", "ResynchronizeSuspended", "Error", "RecoveryInProgress",
+	"FailedOver",
 }
 
 func (s State) String() string { return name(stateNames[:], uint8(s)) }
@@ -34,10 +37,13 @@ const (
 	Merging
 	BackingOff
 	Verifying
+	Sending
+	CatchingUp
 )
 
 var activityNames = [...]string{
-	"Unknown", "Idle", "Connecting", "Comparing", "Committing", "Merging", "BackingOff", "Verifying",
+	"Unknown", "Idle", "Connecting", "Comparing", "Committing", "Merging", "BackingOff", "Verifying", "Sending",
+	"CatchingUp",
 }
 
 func (a Activity) String() string { return name(activityNames[:], uint8(a)) }
@@ -53,10 +59,15 @@ const (
 	CauseReplicaRecordMismatch
 	CauseProofFailed
 	CauseResyncCancelled
+	CauseHRLOverLimit
+	CauseHRLWriteFailed
+	CauseHRLNotClosedCleanly
+	CauseTrackingLost
 )
 
 var causeNames = [...]string{
-	"None", "ImageModified", "Reverted", "ReplicaRecordMismatch", "ProofFailed", "ResyncCancelled",
+	"None", "ImageModified", "Reverted", "ReplicaRecordMismatch", "ProofFailed", "ResyncCancelled", "HrlOverLimit",
+	"HrlWriteFailed", "HrlNotClosedCleanly", "TrackingLost",
 }
 
 func (c Cause) String() string { return name(causeNames[:], uint8(c)) }
@@ -69,9 +80,11 @@ const (
 	KindInitial ResyncKind = iota + 1
 	KindResync
 	KindVerify
+	// KindDelta is a cycle's: nothing is compared. It is no resync and has no history.
+	KindDelta
 )
 
-var kindNames = [...]string{"Unknown", "Initial", "Resync", "Verify"}
+var kindNames = [...]string{"Unknown", "Initial", "Resync", "Verify", "Delta"}
 
 func (k ResyncKind) String() string { return name(kindNames[:], uint8(k)) }
 
@@ -88,10 +101,11 @@ const (
 	ResyncDone
 	ResyncCancelled
 	ResyncFailed
+	ResyncCatchingUp
 )
 
 var resyncStateNames = [...]string{
-	"Unknown", "Scheduled", "Comparing", "Committing", "Committed", "Merging", "Done", "Cancelled", "Failed",
+	"Unknown", "Scheduled", "Comparing", "Committing", "Committed", "Merging", "Done", "Cancelled", "Failed", "CatchingUp",
 }
 
 func (s ResyncState) String() string { return name(resyncStateNames[:], uint8(s)) }
@@ -99,9 +113,12 @@ func (s ResyncState) String() string { return name(resyncStateNames[:], uint8(s)
 // resyncNext is what may follow what. A commit in doubt may turn out not to have happened, and what was committed
 // fails only where the replica lost it before its merge was done.
 var resyncNext = map[ResyncState][]ResyncState{
-	ResyncScheduled:  {ResyncComparing, ResyncCancelled, ResyncFailed},
-	ResyncComparing:  {ResyncComparing, ResyncCommitting, ResyncDone, ResyncCancelled, ResyncFailed},
-	ResyncCommitting: {ResyncComparing, ResyncCommitted, ResyncFailed},
+	ResyncScheduled: {ResyncComparing, ResyncCancelled, ResyncFailed},
+	ResyncComparing: {
+		ResyncComparing, ResyncCatchingUp, ResyncCommitting, ResyncDone, ResyncCancelled, ResyncFailed,
+	},
+	ResyncCatchingUp: {ResyncComparing, ResyncCommitting, ResyncCancelled, ResyncFailed},
+	ResyncCommitting: {ResyncComparing, ResyncCatchingUp, ResyncCommitted, ResyncFailed},
 	ResyncCommitted:  {ResyncMerging, ResyncDone, ResyncFailed},
 	ResyncMerging:    {ResyncDone, ResyncFailed},
 }

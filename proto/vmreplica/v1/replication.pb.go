@@ -153,20 +153,26 @@ const (
 	ReplicationState_REPLICATION_STATE_RESYNCHRONIZE_SUSPENDED ReplicationState = 7
 	// An error that does not go away by itself.
 	ReplicationState_REPLICATION_STATE_ERROR ReplicationState = 8
+	// The replica was failed over to; what it had committed is still being merged. On the replica.
+	ReplicationState_REPLICATION_STATE_RECOVERY_IN_PROGRESS ReplicationState = 9
+	// The replica was failed over to, and its disks are the operator's. On the replica, and on a primary that was refused.
+	ReplicationState_REPLICATION_STATE_FAILED_OVER ReplicationState = 10
 )
 
 // Enum value maps for ReplicationState.
 var (
 	ReplicationState_name = map[int32]string{
-		0: "REPLICATION_STATE_UNSPECIFIED",
-		1: "REPLICATION_STATE_READY_FOR_INITIAL_REPLICATION",
-		2: "REPLICATION_STATE_INITIAL_REPLICATION_IN_PROGRESS",
-		3: "REPLICATION_STATE_REPLICATING",
-		4: "REPLICATION_STATE_SUSPENDED",
-		5: "REPLICATION_STATE_WAITING_FOR_START_RESYNCHRONIZE",
-		6: "REPLICATION_STATE_RESYNCHRONIZING",
-		7: "REPLICATION_STATE_RESYNCHRONIZE_SUSPENDED",
-		8: "REPLICATION_STATE_ERROR",
+		0:  "REPLICATION_STATE_UNSPECIFIED",
+		1:  "REPLICATION_STATE_READY_FOR_INITIAL_REPLICATION",
+		2:  "REPLICATION_STATE_INITIAL_REPLICATION_IN_PROGRESS",
+		3:  "REPLICATION_STATE_REPLICATING",
+		4:  "REPLICATION_STATE_SUSPENDED",
+		5:  "REPLICATION_STATE_WAITING_FOR_START_RESYNCHRONIZE",
+		6:  "REPLICATION_STATE_RESYNCHRONIZING",
+		7:  "REPLICATION_STATE_RESYNCHRONIZE_SUSPENDED",
+		8:  "REPLICATION_STATE_ERROR",
+		9:  "REPLICATION_STATE_RECOVERY_IN_PROGRESS",
+		10: "REPLICATION_STATE_FAILED_OVER",
 	}
 	ReplicationState_value = map[string]int32{
 		"REPLICATION_STATE_UNSPECIFIED":                     0,
@@ -178,6 +184,8 @@ var (
 		"REPLICATION_STATE_RESYNCHRONIZING":                 6,
 		"REPLICATION_STATE_RESYNCHRONIZE_SUSPENDED":         7,
 		"REPLICATION_STATE_ERROR":                           8,
+		"REPLICATION_STATE_RECOVERY_IN_PROGRESS":            9,
+		"REPLICATION_STATE_FAILED_OVER":                     10,
 	}
 )
 
@@ -221,6 +229,10 @@ const (
 	// Waiting to try again; the reasons say why and when.
 	Activity_ACTIVITY_BACKING_OFF Activity = 6
 	Activity_ACTIVITY_VERIFYING   Activity = 7
+	// The changes since the last cut are sent.
+	Activity_ACTIVITY_SENDING Activity = 8
+	// What was written while a resync compared is sent.
+	Activity_ACTIVITY_CATCHING_UP Activity = 9
 )
 
 // Enum value maps for Activity.
@@ -234,6 +246,8 @@ var (
 		5: "ACTIVITY_MERGING",
 		6: "ACTIVITY_BACKING_OFF",
 		7: "ACTIVITY_VERIFYING",
+		8: "ACTIVITY_SENDING",
+		9: "ACTIVITY_CATCHING_UP",
 	}
 	Activity_value = map[string]int32{
 		"ACTIVITY_UNSPECIFIED": 0,
@@ -244,6 +258,8 @@ var (
 		"ACTIVITY_MERGING":     5,
 		"ACTIVITY_BACKING_OFF": 6,
 		"ACTIVITY_VERIFYING":   7,
+		"ACTIVITY_SENDING":     8,
+		"ACTIVITY_CATCHING_UP": 9,
 	}
 )
 
@@ -341,6 +357,14 @@ const (
 	ResyncCause_RESYNC_CAUSE_PROOF_FAILED ResyncCause = 4
 	// A resync began and was cancelled: its baseline is void.
 	ResyncCause_RESYNC_CAUSE_RESYNC_CANCELLED ResyncCause = 5
+	// The HRL accumulated more than its limit.
+	ResyncCause_RESYNC_CAUSE_HRL_OVER_LIMIT ResyncCause = 6
+	// The HRL could not be written.
+	ResyncCause_RESYNC_CAUSE_HRL_WRITE_FAILED ResyncCause = 7
+	// The HRL was not closed cleanly: the host was lost while it was open.
+	ResyncCause_RESYNC_CAUSE_HRL_NOT_CLOSED_CLEANLY ResyncCause = 8
+	// Tracking was lost: the HRL is missing, damaged or another disk's, or the image failed under it.
+	ResyncCause_RESYNC_CAUSE_TRACKING_LOST ResyncCause = 9
 )
 
 // Enum value maps for ResyncCause.
@@ -352,6 +376,10 @@ var (
 		3: "RESYNC_CAUSE_REPLICA_RECORD_MISMATCH",
 		4: "RESYNC_CAUSE_PROOF_FAILED",
 		5: "RESYNC_CAUSE_RESYNC_CANCELLED",
+		6: "RESYNC_CAUSE_HRL_OVER_LIMIT",
+		7: "RESYNC_CAUSE_HRL_WRITE_FAILED",
+		8: "RESYNC_CAUSE_HRL_NOT_CLOSED_CLEANLY",
+		9: "RESYNC_CAUSE_TRACKING_LOST",
 	}
 	ResyncCause_value = map[string]int32{
 		"RESYNC_CAUSE_UNSPECIFIED":             0,
@@ -360,6 +388,10 @@ var (
 		"RESYNC_CAUSE_REPLICA_RECORD_MISMATCH": 3,
 		"RESYNC_CAUSE_PROOF_FAILED":            4,
 		"RESYNC_CAUSE_RESYNC_CANCELLED":        5,
+		"RESYNC_CAUSE_HRL_OVER_LIMIT":          6,
+		"RESYNC_CAUSE_HRL_WRITE_FAILED":        7,
+		"RESYNC_CAUSE_HRL_NOT_CLOSED_CLEANLY":  8,
+		"RESYNC_CAUSE_TRACKING_LOST":           9,
 	}
 )
 
@@ -388,6 +420,62 @@ func (x ResyncCause) Number() protoreflect.EnumNumber {
 // Deprecated: Use ResyncCause.Descriptor instead.
 func (ResyncCause) EnumDescriptor() ([]byte, []int) {
 	return file_vmreplica_v1_replication_proto_rawDescGZIP(), []int{5}
+}
+
+type AutoResync_Mode int32
+
+const (
+	// The window.
+	AutoResync_MODE_UNSPECIFIED AutoResync_Mode = 0
+	// Only by hand.
+	AutoResync_MODE_OFF AutoResync_Mode = 1
+	// As soon as it is required.
+	AutoResync_MODE_ALWAYS AutoResync_Mode = 2
+	// When it is required and the window is open.
+	AutoResync_MODE_WINDOW AutoResync_Mode = 3
+)
+
+// Enum value maps for AutoResync_Mode.
+var (
+	AutoResync_Mode_name = map[int32]string{
+		0: "MODE_UNSPECIFIED",
+		1: "MODE_OFF",
+		2: "MODE_ALWAYS",
+		3: "MODE_WINDOW",
+	}
+	AutoResync_Mode_value = map[string]int32{
+		"MODE_UNSPECIFIED": 0,
+		"MODE_OFF":         1,
+		"MODE_ALWAYS":      2,
+		"MODE_WINDOW":      3,
+	}
+)
+
+func (x AutoResync_Mode) Enum() *AutoResync_Mode {
+	p := new(AutoResync_Mode)
+	*p = x
+	return p
+}
+
+func (x AutoResync_Mode) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (AutoResync_Mode) Descriptor() protoreflect.EnumDescriptor {
+	return file_vmreplica_v1_replication_proto_enumTypes[6].Descriptor()
+}
+
+func (AutoResync_Mode) Type() protoreflect.EnumType {
+	return &file_vmreplica_v1_replication_proto_enumTypes[6]
+}
+
+func (x AutoResync_Mode) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use AutoResync_Mode.Descriptor instead.
+func (AutoResync_Mode) EnumDescriptor() ([]byte, []int) {
+	return file_vmreplica_v1_replication_proto_rawDescGZIP(), []int{2, 0}
 }
 
 type Layer_State int32
@@ -433,11 +521,11 @@ func (x Layer_State) String() string {
 }
 
 func (Layer_State) Descriptor() protoreflect.EnumDescriptor {
-	return file_vmreplica_v1_replication_proto_enumTypes[6].Descriptor()
+	return file_vmreplica_v1_replication_proto_enumTypes[7].Descriptor()
 }
 
 func (Layer_State) Type() protoreflect.EnumType {
-	return &file_vmreplica_v1_replication_proto_enumTypes[6]
+	return &file_vmreplica_v1_replication_proto_enumTypes[7]
 }
 
 func (x Layer_State) Number() protoreflect.EnumNumber {
@@ -446,7 +534,7 @@ func (x Layer_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Layer_State.Descriptor instead.
 func (Layer_State) EnumDescriptor() ([]byte, []int) {
-	return file_vmreplica_v1_replication_proto_rawDescGZIP(), []int{6, 0}
+	return file_vmreplica_v1_replication_proto_rawDescGZIP(), []int{9, 0}
 }
 
 // One virtual machine's replication.
@@ -548,7 +636,19 @@ type ReplicationSpec struct {
 	// The replica's address, host:port. The host must be in the replica's certificate.
 	ReplicaAddress string `protobuf:"bytes,2,opt,name=replica_address,json=replicaAddress,proto3" json:"replica_address,omitempty"`
 	// Adopt the files that lie at the replica's storage as the base of each disk; everything is compared.
-	UseExisting   bool `protobuf:"varint,3,opt,name=use_existing,json=useExisting,proto3" json:"use_existing,omitempty"`
+	UseExisting bool `protobuf:"varint,3,opt,name=use_existing,json=useExisting,proto3" json:"use_existing,omitempty"`
+	// How often the changes of a tracked machine are sent: 5 seconds to 24 hours. Unset means 5 minutes.
+	Interval *durationpb.Duration `protobuf:"bytes,4,opt,name=interval,proto3" json:"interval,omitempty"`
+	// Hourly recovery points that the replica keeps beside the newest content: 0 to 24.
+	RecoveryPoints int32 `protobuf:"varint,5,opt,name=recovery_points,json=recoveryPoints,proto3" json:"recovery_points,omitempty"`
+	// When a required resync starts by itself. Unset means in the window 18:30-06:00 of the agent's time zone.
+	AutoResync *AutoResync `protobuf:"bytes,6,opt,name=auto_resync,json=autoResync,proto3" json:"auto_resync,omitempty"`
+	// How much the HRL may accumulate before a resync is required, in percent of the VM's total disk size: 0 to 100, 0
+	// means never. Unset means 50.
+	HrlLimitPercent *int32 `protobuf:"varint,7,opt,name=hrl_limit_percent,json=hrlLimitPercent,proto3,oneof" json:"hrl_limit_percent,omitempty"`
+	// The machine's QMP socket: absolute, and one that the agent's start-up allows. Empty when it is not known; external
+	// snapshots above the export are not noticed then.
+	QmpSocket     string `protobuf:"bytes,8,opt,name=qmp_socket,json=qmpSocket,proto3" json:"qmp_socket,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -604,6 +704,113 @@ func (x *ReplicationSpec) GetUseExisting() bool {
 	return false
 }
 
+func (x *ReplicationSpec) GetInterval() *durationpb.Duration {
+	if x != nil {
+		return x.Interval
+	}
+	return nil
+}
+
+func (x *ReplicationSpec) GetRecoveryPoints() int32 {
+	if x != nil {
+		return x.RecoveryPoints
+	}
+	return 0
+}
+
+func (x *ReplicationSpec) GetAutoResync() *AutoResync {
+	if x != nil {
+		return x.AutoResync
+	}
+	return nil
+}
+
+func (x *ReplicationSpec) GetHrlLimitPercent() int32 {
+	if x != nil && x.HrlLimitPercent != nil {
+		return *x.HrlLimitPercent
+	}
+	return 0
+}
+
+func (x *ReplicationSpec) GetQmpSocket() string {
+	if x != nil {
+		return x.QmpSocket
+	}
+	return ""
+}
+
+// When a resync that is required starts by itself. It never does where the primary may be the older or wrong disk.
+type AutoResync struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Mode  AutoResync_Mode        `protobuf:"varint,1,opt,name=mode,proto3,enum=vmreplica.v1.AutoResync_Mode" json:"mode,omitempty"`
+	// Start and end as HH:MM-HH:MM, the end on the next day when it is not later. Empty means 18:30-06:00.
+	Window string `protobuf:"bytes,2,opt,name=window,proto3" json:"window,omitempty"`
+	// The window's time zone by its IANA name; empty means the agent's.
+	TimeZone string `protobuf:"bytes,3,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
+	// At the window's end a running resync rests and goes on when the window opens again; else it finishes.
+	PauseAtEnd    bool `protobuf:"varint,4,opt,name=pause_at_end,json=pauseAtEnd,proto3" json:"pause_at_end,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AutoResync) Reset() {
+	*x = AutoResync{}
+	mi := &file_vmreplica_v1_replication_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AutoResync) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AutoResync) ProtoMessage() {}
+
+func (x *AutoResync) ProtoReflect() protoreflect.Message {
+	mi := &file_vmreplica_v1_replication_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AutoResync.ProtoReflect.Descriptor instead.
+func (*AutoResync) Descriptor() ([]byte, []int) {
+	return file_vmreplica_v1_replication_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *AutoResync) GetMode() AutoResync_Mode {
+	if x != nil {
+		return x.Mode
+	}
+	return AutoResync_MODE_UNSPECIFIED
+}
+
+func (x *AutoResync) GetWindow() string {
+	if x != nil {
+		return x.Window
+	}
+	return ""
+}
+
+func (x *AutoResync) GetTimeZone() string {
+	if x != nil {
+		return x.TimeZone
+	}
+	return ""
+}
+
+func (x *AutoResync) GetPauseAtEnd() bool {
+	if x != nil {
+		return x.PauseAtEnd
+	}
+	return false
+}
+
 // One disk, as asked.
 type DiskSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -627,7 +834,7 @@ type DiskSpec struct {
 
 func (x *DiskSpec) Reset() {
 	*x = DiskSpec{}
-	mi := &file_vmreplica_v1_replication_proto_msgTypes[2]
+	mi := &file_vmreplica_v1_replication_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -639,7 +846,7 @@ func (x *DiskSpec) String() string {
 func (*DiskSpec) ProtoMessage() {}
 
 func (x *DiskSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_vmreplica_v1_replication_proto_msgTypes[2]
+	mi := &file_vmreplica_v1_replication_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -652,7 +859,7 @@ func (x *DiskSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiskSpec.ProtoReflect.Descriptor instead.
 func (*DiskSpec) Descriptor() ([]byte, []int) {
-	return file_vmreplica_v1_replication_proto_rawDescGZIP(), []int{2}
+	return file_vmreplica_v1_replication_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *DiskSpec) GetId() string {
@@ -717,7 +924,7 @@ type HealthReason struct {
 
 func (x *HealthReason) Reset() {
 	*x = HealthReason{}
-	mi := &file_vmreplica_v1_replication_proto_msgTypes[3]
+	mi := &file_vmreplica_v1_replication_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -729,7 +936,7 @@ func (x *HealthReason) String() string {
 func (*HealthReason) ProtoMessage() {}
 
 func (x *HealthReason) ProtoReflect() protoreflect.Message {
-	mi := &file_vmreplica_v1_replication_proto_msgTypes[3]
+	mi := &file_vmreplica_v1_replication_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -742,7 +949,7 @@ func (x *HealthReason) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HealthReason.ProtoReflect.Descriptor instead.
 func (*HealthReason) Descriptor() ([]byte, []int) {
-	return file_vmreplica_v1_replication_proto_rawDescGZIP(), []int{3}
+	return file_vmreplica_v1_replication_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *HealthReason) GetCode() string {
@@ -827,13 +1034,31 @@ type ReplicationStatus struct {
 	CreateTime      *timestamppb.Timestamp `protobuf:"bytes,22,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	// When the resync that is scheduled begins; unset when none is.
 	NextResyncTime *timestamppb.Timestamp `protobuf:"bytes,23,opt,name=next_resync_time,json=nextResyncTime,proto3" json:"next_resync_time,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// True while a machine has its disks attached through the agent.
+	Attached bool `protobuf:"varint,24,opt,name=attached,proto3" json:"attached,omitempty"`
+	// What the replica does not have, in whole 4 KiB blocks: it would be lost if the replica were needed now. -1 when it
+	// is not known, as for a machine that is not tracked.
+	PendingBytes int64 `protobuf:"varint,25,opt,name=pending_bytes,json=pendingBytes,proto3" json:"pending_bytes,omitempty"`
+	// pending_bytes in percent of the VM's total disk size; the limit is spec.hrl_limit_percent.
+	HrlAccumulationPercent float64 `protobuf:"fixed64,26,opt,name=hrl_accumulation_percent,json=hrlAccumulationPercent,proto3" json:"hrl_accumulation_percent,omitempty"`
+	// When the next cycle begins; unset when none is due.
+	NextCycleTime *timestamppb.Timestamp `protobuf:"bytes,27,opt,name=next_cycle_time,json=nextCycleTime,proto3" json:"next_cycle_time,omitempty"`
+	// When the window for a required resync next opens; unset when there is none.
+	NextResyncWindowTime *timestamppb.Timestamp `protobuf:"bytes,28,opt,name=next_resync_window_time,json=nextResyncWindowTime,proto3" json:"next_resync_window_time,omitempty"`
+	// The replica's recovery points, oldest first, the newest content last. Empty on the primary.
+	RecoveryPoints []*RecoveryPoint `protobuf:"bytes,29,rep,name=recovery_points,json=recoveryPoints,proto3" json:"recovery_points,omitempty"`
+	// The last cycle that was completed; unset before the first.
+	LastCycle *Cycle `protobuf:"bytes,30,opt,name=last_cycle,json=lastCycle,proto3" json:"last_cycle,omitempty"`
+	// When this replica was failed over to, and to which recovery point; unset when it was not.
+	FailoverTime  *timestamppb.Timestamp `protobuf:"bytes,31,opt,name=failover_time,json=failoverTime,proto3" json:"failover_time,omitempty"`
+	FailoverPoint string                 `protobuf:"bytes,32,opt,name=failover_point,json=failoverPoint,proto3" json:"failover_point,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ReplicationStatus) Reset() {
 	*x = ReplicationStatus{}
-	mi := &file_vmreplica_v1_replication_proto_msgTypes[4]
+	mi := &file_vmreplica_v1_replication_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -845,7 +1070,7 @@ func (x *ReplicationStatus) String() string {
 func (*ReplicationStatus) ProtoMessage() {}
 
 func (x *ReplicationStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_vmreplica_v1_replication_proto_msgTypes[4]
+	mi := &file_vmreplica_v1_replication_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -858,7 +1083,7 @@ func (x *ReplicationStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicationStatus.ProtoReflect.Descriptor instead.
 func (*ReplicationStatus) Descriptor() ([]byte, []int) {
-	return file_vmreplica_v1_replication_proto_rawDescGZIP(), []int{4}
+	return file_vmreplica_v1_replication_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ReplicationStatus) GetMode() ReplicationMode {
@@ -1022,6 +1247,238 @@ func (x *ReplicationStatus) GetNextResyncTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *ReplicationStatus) GetAttached() bool {
+	if x != nil {
+		return x.Attached
+	}
+	return false
+}
+
+func (x *ReplicationStatus) GetPendingBytes() int64 {
+	if x != nil {
+		return x.PendingBytes
+	}
+	return 0
+}
+
+func (x *ReplicationStatus) GetHrlAccumulationPercent() float64 {
+	if x != nil {
+		return x.HrlAccumulationPercent
+	}
+	return 0
+}
+
+func (x *ReplicationStatus) GetNextCycleTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NextCycleTime
+	}
+	return nil
+}
+
+func (x *ReplicationStatus) GetNextResyncWindowTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NextResyncWindowTime
+	}
+	return nil
+}
+
+func (x *ReplicationStatus) GetRecoveryPoints() []*RecoveryPoint {
+	if x != nil {
+		return x.RecoveryPoints
+	}
+	return nil
+}
+
+func (x *ReplicationStatus) GetLastCycle() *Cycle {
+	if x != nil {
+		return x.LastCycle
+	}
+	return nil
+}
+
+func (x *ReplicationStatus) GetFailoverTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FailoverTime
+	}
+	return nil
+}
+
+func (x *ReplicationStatus) GetFailoverPoint() string {
+	if x != nil {
+		return x.FailoverPoint
+	}
+	return ""
+}
+
+// One completed cycle of a tracked machine.
+type Cycle struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The instant over all disks that the replica holds since.
+	Cut      string                 `protobuf:"bytes,1,opt,name=cut,proto3" json:"cut,omitempty"`
+	CutTime  *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=cut_time,json=cutTime,proto3" json:"cut_time,omitempty"`
+	EndTime  *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	Duration *durationpb.Duration   `protobuf:"bytes,4,opt,name=duration,proto3" json:"duration,omitempty"`
+	// Content sent, before compression, and bytes on the wire.
+	SentBytes     int64 `protobuf:"varint,5,opt,name=sent_bytes,json=sentBytes,proto3" json:"sent_bytes,omitempty"`
+	WireBytes     int64 `protobuf:"varint,6,opt,name=wire_bytes,json=wireBytes,proto3" json:"wire_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Cycle) Reset() {
+	*x = Cycle{}
+	mi := &file_vmreplica_v1_replication_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Cycle) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Cycle) ProtoMessage() {}
+
+func (x *Cycle) ProtoReflect() protoreflect.Message {
+	mi := &file_vmreplica_v1_replication_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Cycle.ProtoReflect.Descriptor instead.
+func (*Cycle) Descriptor() ([]byte, []int) {
+	return file_vmreplica_v1_replication_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Cycle) GetCut() string {
+	if x != nil {
+		return x.Cut
+	}
+	return ""
+}
+
+func (x *Cycle) GetCutTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CutTime
+	}
+	return nil
+}
+
+func (x *Cycle) GetEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndTime
+	}
+	return nil
+}
+
+func (x *Cycle) GetDuration() *durationpb.Duration {
+	if x != nil {
+		return x.Duration
+	}
+	return nil
+}
+
+func (x *Cycle) GetSentBytes() int64 {
+	if x != nil {
+		return x.SentBytes
+	}
+	return 0
+}
+
+func (x *Cycle) GetWireBytes() int64 {
+	if x != nil {
+		return x.WireBytes
+	}
+	return 0
+}
+
+// An instant of the machine that the replica can be read at.
+type RecoveryPoint struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The cut's id: 32 hexadecimal digits.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// When the machine was as the point has it, by the primary's clock.
+	Time *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
+	// True for the newest content, which the next cycle replaces; the others stay until retention merges them away.
+	Latest bool `protobuf:"varint,3,opt,name=latest,proto3" json:"latest,omitempty"`
+	// Space of the layers that hold what was changed after this point; -1 when it cannot be known.
+	AllocatedBytes int64 `protobuf:"varint,4,opt,name=allocated_bytes,json=allocatedBytes,proto3" json:"allocated_bytes,omitempty"`
+	// Readers that keep it from being merged away.
+	Readers       int32 `protobuf:"varint,5,opt,name=readers,proto3" json:"readers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecoveryPoint) Reset() {
+	*x = RecoveryPoint{}
+	mi := &file_vmreplica_v1_replication_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecoveryPoint) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecoveryPoint) ProtoMessage() {}
+
+func (x *RecoveryPoint) ProtoReflect() protoreflect.Message {
+	mi := &file_vmreplica_v1_replication_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecoveryPoint.ProtoReflect.Descriptor instead.
+func (*RecoveryPoint) Descriptor() ([]byte, []int) {
+	return file_vmreplica_v1_replication_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *RecoveryPoint) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *RecoveryPoint) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *RecoveryPoint) GetLatest() bool {
+	if x != nil {
+		return x.Latest
+	}
+	return false
+}
+
+func (x *RecoveryPoint) GetAllocatedBytes() int64 {
+	if x != nil {
+		return x.AllocatedBytes
+	}
+	return 0
+}
+
+func (x *RecoveryPoint) GetReaders() int32 {
+	if x != nil {
+		return x.Readers
+	}
+	return 0
+}
+
 // One disk, as it is.
 type DiskStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1046,7 +1503,7 @@ type DiskStatus struct {
 
 func (x *DiskStatus) Reset() {
 	*x = DiskStatus{}
-	mi := &file_vmreplica_v1_replication_proto_msgTypes[5]
+	mi := &file_vmreplica_v1_replication_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1058,7 +1515,7 @@ func (x *DiskStatus) String() string {
 func (*DiskStatus) ProtoMessage() {}
 
 func (x *DiskStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_vmreplica_v1_replication_proto_msgTypes[5]
+	mi := &file_vmreplica_v1_replication_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1071,7 +1528,7 @@ func (x *DiskStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiskStatus.ProtoReflect.Descriptor instead.
 func (*DiskStatus) Descriptor() ([]byte, []int) {
-	return file_vmreplica_v1_replication_proto_rawDescGZIP(), []int{5}
+	return file_vmreplica_v1_replication_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *DiskStatus) GetId() string {
@@ -1151,7 +1608,7 @@ type Layer struct {
 
 func (x *Layer) Reset() {
 	*x = Layer{}
-	mi := &file_vmreplica_v1_replication_proto_msgTypes[6]
+	mi := &file_vmreplica_v1_replication_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1163,7 +1620,7 @@ func (x *Layer) String() string {
 func (*Layer) ProtoMessage() {}
 
 func (x *Layer) ProtoReflect() protoreflect.Message {
-	mi := &file_vmreplica_v1_replication_proto_msgTypes[6]
+	mi := &file_vmreplica_v1_replication_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1176,7 +1633,7 @@ func (x *Layer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Layer.ProtoReflect.Descriptor instead.
 func (*Layer) Descriptor() ([]byte, []int) {
-	return file_vmreplica_v1_replication_proto_rawDescGZIP(), []int{6}
+	return file_vmreplica_v1_replication_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Layer) GetState() Layer_State {
@@ -1235,7 +1692,7 @@ type TransferProgress struct {
 
 func (x *TransferProgress) Reset() {
 	*x = TransferProgress{}
-	mi := &file_vmreplica_v1_replication_proto_msgTypes[7]
+	mi := &file_vmreplica_v1_replication_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1247,7 +1704,7 @@ func (x *TransferProgress) String() string {
 func (*TransferProgress) ProtoMessage() {}
 
 func (x *TransferProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_vmreplica_v1_replication_proto_msgTypes[7]
+	mi := &file_vmreplica_v1_replication_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1260,7 +1717,7 @@ func (x *TransferProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferProgress.ProtoReflect.Descriptor instead.
 func (*TransferProgress) Descriptor() ([]byte, []int) {
-	return file_vmreplica_v1_replication_proto_rawDescGZIP(), []int{7}
+	return file_vmreplica_v1_replication_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *TransferProgress) GetSizeBytes() int64 {
@@ -1349,13 +1806,23 @@ type ReplicationStatistics struct {
 	NetworkFailures    uint64                 `protobuf:"varint,4,opt,name=network_failures,json=networkFailures,proto3" json:"network_failures,omitempty"`
 	SentBytes          int64                  `protobuf:"varint,5,opt,name=sent_bytes,json=sentBytes,proto3" json:"sent_bytes,omitempty"`
 	ReceivedBytes      int64                  `protobuf:"varint,6,opt,name=received_bytes,json=receivedBytes,proto3" json:"received_bytes,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// Cycles that were completed; missed ones did not complete within the interval, failed ones did not in the end.
+	CyclesCompleted uint64 `protobuf:"varint,7,opt,name=cycles_completed,json=cyclesCompleted,proto3" json:"cycles_completed,omitempty"`
+	CyclesMissed    uint64 `protobuf:"varint,8,opt,name=cycles_missed,json=cyclesMissed,proto3" json:"cycles_missed,omitempty"`
+	CyclesFailed    uint64 `protobuf:"varint,9,opt,name=cycles_failed,json=cyclesFailed,proto3" json:"cycles_failed,omitempty"`
+	// Content that cycles sent, before compression: in all, and in the largest.
+	ReplicatedBytes int64 `protobuf:"varint,10,opt,name=replicated_bytes,json=replicatedBytes,proto3" json:"replicated_bytes,omitempty"`
+	MaxCycleBytes   int64 `protobuf:"varint,11,opt,name=max_cycle_bytes,json=maxCycleBytes,proto3" json:"max_cycle_bytes,omitempty"`
+	// How long cycles took: on the average, and the longest.
+	AverageCycleDuration *durationpb.Duration `protobuf:"bytes,12,opt,name=average_cycle_duration,json=averageCycleDuration,proto3" json:"average_cycle_duration,omitempty"`
+	MaxCycleDuration     *durationpb.Duration `protobuf:"bytes,13,opt,name=max_cycle_duration,json=maxCycleDuration,proto3" json:"max_cycle_duration,omitempty"`
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
 }
 
 func (x *ReplicationStatistics) Reset() {
 	*x = ReplicationStatistics{}
-	mi := &file_vmreplica_v1_replication_proto_msgTypes[8]
+	mi := &file_vmreplica_v1_replication_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1367,7 +1834,7 @@ func (x *ReplicationStatistics) String() string {
 func (*ReplicationStatistics) ProtoMessage() {}
 
 func (x *ReplicationStatistics) ProtoReflect() protoreflect.Message {
-	mi := &file_vmreplica_v1_replication_proto_msgTypes[8]
+	mi := &file_vmreplica_v1_replication_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1380,7 +1847,7 @@ func (x *ReplicationStatistics) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicationStatistics.ProtoReflect.Descriptor instead.
 func (*ReplicationStatistics) Descriptor() ([]byte, []int) {
-	return file_vmreplica_v1_replication_proto_rawDescGZIP(), []int{8}
+	return file_vmreplica_v1_replication_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ReplicationStatistics) GetStartTime() *timestamppb.Timestamp {
@@ -1425,6 +1892,55 @@ func (x *ReplicationStatistics) GetReceivedBytes() int64 {
 	return 0
 }
 
+func (x *ReplicationStatistics) GetCyclesCompleted() uint64 {
+	if x != nil {
+		return x.CyclesCompleted
+	}
+	return 0
+}
+
+func (x *ReplicationStatistics) GetCyclesMissed() uint64 {
+	if x != nil {
+		return x.CyclesMissed
+	}
+	return 0
+}
+
+func (x *ReplicationStatistics) GetCyclesFailed() uint64 {
+	if x != nil {
+		return x.CyclesFailed
+	}
+	return 0
+}
+
+func (x *ReplicationStatistics) GetReplicatedBytes() int64 {
+	if x != nil {
+		return x.ReplicatedBytes
+	}
+	return 0
+}
+
+func (x *ReplicationStatistics) GetMaxCycleBytes() int64 {
+	if x != nil {
+		return x.MaxCycleBytes
+	}
+	return 0
+}
+
+func (x *ReplicationStatistics) GetAverageCycleDuration() *durationpb.Duration {
+	if x != nil {
+		return x.AverageCycleDuration
+	}
+	return nil
+}
+
+func (x *ReplicationStatistics) GetMaxCycleDuration() *durationpb.Duration {
+	if x != nil {
+		return x.MaxCycleDuration
+	}
+	return nil
+}
+
 type CreateReplicationRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// name, labels and spec are read; the rest is set by the agent.
@@ -1439,7 +1955,7 @@ type CreateReplicationRequest struct {
 
 func (x *CreateReplicationRequest) Reset() {
 	*x = CreateReplicationRequest{}
-	mi := &file_vmreplica_v1_replication_proto_msgTypes[9]
+	mi := &file_vmreplica_v1_replication_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1451,7 +1967,7 @@ func (x *CreateReplicationRequest) String() string {
 func (*CreateReplicationRequest) ProtoMessage() {}
 
 func (x *CreateReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_vmreplica_v1_replication_proto_msgTypes[9]
+	mi := &file_vmreplica_v1_replication_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1464,7 +1980,7 @@ func (x *CreateReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateReplicationRequest.ProtoReflect.Descriptor instead.
 func (*CreateReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_vmreplica_v1_replication_proto_rawDescGZIP(), []int{9}
+	return file_vmreplica_v1_replication_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *CreateReplicationRequest) GetReplication() *Replication {
@@ -1497,7 +2013,7 @@ type GetReplicationRequest struct {
 
 func (x *GetReplicationRequest) Reset() {
 	*x = GetReplicationRequest{}
-	mi := &file_vmreplica_v1_replication_proto_msgTypes[10]
+	mi := &file_vmreplica_v1_replication_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1509,7 +2025,7 @@ func (x *GetReplicationRequest) String() string {
 func (*GetReplicationRequest) ProtoMessage() {}
 
 func (x *GetReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_vmreplica_v1_replication_proto_msgTypes[10]
+	mi := &file_vmreplica_v1_replication_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1522,7 +2038,7 @@ func (x *GetReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetReplicationRequest.ProtoReflect.Descriptor instead.
 func (*GetReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_vmreplica_v1_replication_proto_rawDescGZIP(), []int{10}
+	return file_vmreplica_v1_replication_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *GetReplicationRequest) GetName() string {
@@ -1543,7 +2059,7 @@ type ListReplicationsRequest struct {
 
 func (x *ListReplicationsRequest) Reset() {
 	*x = ListReplicationsRequest{}
-	mi := &file_vmreplica_v1_replication_proto_msgTypes[11]
+	mi := &file_vmreplica_v1_replication_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1555,7 +2071,7 @@ func (x *ListReplicationsRequest) String() string {
 func (*ListReplicationsRequest) ProtoMessage() {}
 
 func (x *ListReplicationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_vmreplica_v1_replication_proto_msgTypes[11]
+	mi := &file_vmreplica_v1_replication_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1568,7 +2084,7 @@ func (x *ListReplicationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReplicationsRequest.ProtoReflect.Descriptor instead.
 func (*ListReplicationsRequest) Descriptor() ([]byte, []int) {
-	return file_vmreplica_v1_replication_proto_rawDescGZIP(), []int{11}
+	return file_vmreplica_v1_replication_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListReplicationsRequest) GetPageSize() int32 {
@@ -1595,7 +2111,7 @@ type ListReplicationsResponse struct {
 
 func (x *ListReplicationsResponse) Reset() {
 	*x = ListReplicationsResponse{}
-	mi := &file_vmreplica_v1_replication_proto_msgTypes[12]
+	mi := &file_vmreplica_v1_replication_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1607,7 +2123,7 @@ func (x *ListReplicationsResponse) String() string {
 func (*ListReplicationsResponse) ProtoMessage() {}
 
 func (x *ListReplicationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_vmreplica_v1_replication_proto_msgTypes[12]
+	mi := &file_vmreplica_v1_replication_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1620,7 +2136,7 @@ func (x *ListReplicationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReplicationsResponse.ProtoReflect.Descriptor instead.
 func (*ListReplicationsResponse) Descriptor() ([]byte, []int) {
-	return file_vmreplica_v1_replication_proto_rawDescGZIP(), []int{12}
+	return file_vmreplica_v1_replication_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ListReplicationsResponse) GetReplications() []*Replication {
@@ -1647,7 +2163,7 @@ type WatchReplicationsRequest struct {
 
 func (x *WatchReplicationsRequest) Reset() {
 	*x = WatchReplicationsRequest{}
-	mi := &file_vmreplica_v1_replication_proto_msgTypes[13]
+	mi := &file_vmreplica_v1_replication_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1659,7 +2175,7 @@ func (x *WatchReplicationsRequest) String() string {
 func (*WatchReplicationsRequest) ProtoMessage() {}
 
 func (x *WatchReplicationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_vmreplica_v1_replication_proto_msgTypes[13]
+	mi := &file_vmreplica_v1_replication_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1672,7 +2188,7 @@ func (x *WatchReplicationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchReplicationsRequest.ProtoReflect.Descriptor instead.
 func (*WatchReplicationsRequest) Descriptor() ([]byte, []int) {
-	return file_vmreplica_v1_replication_proto_rawDescGZIP(), []int{13}
+	return file_vmreplica_v1_replication_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *WatchReplicationsRequest) GetName() string {
@@ -1696,7 +2212,7 @@ type WatchReplicationsResponse struct {
 
 func (x *WatchReplicationsResponse) Reset() {
 	*x = WatchReplicationsResponse{}
-	mi := &file_vmreplica_v1_replication_proto_msgTypes[14]
+	mi := &file_vmreplica_v1_replication_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1708,7 +2224,7 @@ func (x *WatchReplicationsResponse) String() string {
 func (*WatchReplicationsResponse) ProtoMessage() {}
 
 func (x *WatchReplicationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_vmreplica_v1_replication_proto_msgTypes[14]
+	mi := &file_vmreplica_v1_replication_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1721,7 +2237,7 @@ func (x *WatchReplicationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchReplicationsResponse.ProtoReflect.Descriptor instead.
 func (*WatchReplicationsResponse) Descriptor() ([]byte, []int) {
-	return file_vmreplica_v1_replication_proto_rawDescGZIP(), []int{14}
+	return file_vmreplica_v1_replication_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *WatchReplicationsResponse) GetUpdate() isWatchReplicationsResponse_Update {
@@ -1785,7 +2301,8 @@ func (*WatchReplicationsResponse_SnapshotComplete) isWatchReplicationsResponse_U
 type UpdateReplicationRequest struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	Replication *Replication           `protobuf:"bytes,1,opt,name=replication,proto3" json:"replication,omitempty"`
-	// Paths settable now: labels, spec.replica_address.
+	// Paths settable now: labels, spec.replica_address, spec.interval, spec.recovery_points, spec.auto_resync,
+	// spec.hrl_limit_percent, spec.qmp_socket.
 	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	RequestId     string                 `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1794,7 +2311,7 @@ type UpdateReplicationRequest struct {
 
 func (x *UpdateReplicationRequest) Reset() {
 	*x = UpdateReplicationRequest{}
-	mi := &file_vmreplica_v1_replication_proto_msgTypes[15]
+	mi := &file_vmreplica_v1_replication_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1806,7 +2323,7 @@ func (x *UpdateReplicationRequest) String() string {
 func (*UpdateReplicationRequest) ProtoMessage() {}
 
 func (x *UpdateReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_vmreplica_v1_replication_proto_msgTypes[15]
+	mi := &file_vmreplica_v1_replication_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1819,7 +2336,7 @@ func (x *UpdateReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateReplicationRequest.ProtoReflect.Descriptor instead.
 func (*UpdateReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_vmreplica_v1_replication_proto_rawDescGZIP(), []int{15}
+	return file_vmreplica_v1_replication_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *UpdateReplicationRequest) GetReplication() *Replication {
@@ -1857,7 +2374,7 @@ type DeleteReplicationRequest struct {
 
 func (x *DeleteReplicationRequest) Reset() {
 	*x = DeleteReplicationRequest{}
-	mi := &file_vmreplica_v1_replication_proto_msgTypes[16]
+	mi := &file_vmreplica_v1_replication_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1869,7 +2386,7 @@ func (x *DeleteReplicationRequest) String() string {
 func (*DeleteReplicationRequest) ProtoMessage() {}
 
 func (x *DeleteReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_vmreplica_v1_replication_proto_msgTypes[16]
+	mi := &file_vmreplica_v1_replication_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1882,7 +2399,7 @@ func (x *DeleteReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteReplicationRequest.ProtoReflect.Descriptor instead.
 func (*DeleteReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_vmreplica_v1_replication_proto_rawDescGZIP(), []int{16}
+	return file_vmreplica_v1_replication_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *DeleteReplicationRequest) GetName() string {
@@ -1923,7 +2440,7 @@ type DeleteReplicationResponse struct {
 
 func (x *DeleteReplicationResponse) Reset() {
 	*x = DeleteReplicationResponse{}
-	mi := &file_vmreplica_v1_replication_proto_msgTypes[17]
+	mi := &file_vmreplica_v1_replication_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1935,7 +2452,7 @@ func (x *DeleteReplicationResponse) String() string {
 func (*DeleteReplicationResponse) ProtoMessage() {}
 
 func (x *DeleteReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_vmreplica_v1_replication_proto_msgTypes[17]
+	mi := &file_vmreplica_v1_replication_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1948,7 +2465,7 @@ func (x *DeleteReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteReplicationResponse.ProtoReflect.Descriptor instead.
 func (*DeleteReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_vmreplica_v1_replication_proto_rawDescGZIP(), []int{17}
+	return file_vmreplica_v1_replication_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *DeleteReplicationResponse) GetNotes() []string {
@@ -1970,7 +2487,7 @@ type SuspendReplicationRequest struct {
 
 func (x *SuspendReplicationRequest) Reset() {
 	*x = SuspendReplicationRequest{}
-	mi := &file_vmreplica_v1_replication_proto_msgTypes[18]
+	mi := &file_vmreplica_v1_replication_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1982,7 +2499,7 @@ func (x *SuspendReplicationRequest) String() string {
 func (*SuspendReplicationRequest) ProtoMessage() {}
 
 func (x *SuspendReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_vmreplica_v1_replication_proto_msgTypes[18]
+	mi := &file_vmreplica_v1_replication_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1995,7 +2512,7 @@ func (x *SuspendReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SuspendReplicationRequest.ProtoReflect.Descriptor instead.
 func (*SuspendReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_vmreplica_v1_replication_proto_rawDescGZIP(), []int{18}
+	return file_vmreplica_v1_replication_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SuspendReplicationRequest) GetName() string {
@@ -2033,7 +2550,7 @@ type ResumeReplicationRequest struct {
 
 func (x *ResumeReplicationRequest) Reset() {
 	*x = ResumeReplicationRequest{}
-	mi := &file_vmreplica_v1_replication_proto_msgTypes[19]
+	mi := &file_vmreplica_v1_replication_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2045,7 +2562,7 @@ func (x *ResumeReplicationRequest) String() string {
 func (*ResumeReplicationRequest) ProtoMessage() {}
 
 func (x *ResumeReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_vmreplica_v1_replication_proto_msgTypes[19]
+	mi := &file_vmreplica_v1_replication_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2058,7 +2575,7 @@ func (x *ResumeReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeReplicationRequest.ProtoReflect.Descriptor instead.
 func (*ResumeReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_vmreplica_v1_replication_proto_rawDescGZIP(), []int{19}
+	return file_vmreplica_v1_replication_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ResumeReplicationRequest) GetName() string {
@@ -2099,7 +2616,7 @@ type ResetStatisticsRequest struct {
 
 func (x *ResetStatisticsRequest) Reset() {
 	*x = ResetStatisticsRequest{}
-	mi := &file_vmreplica_v1_replication_proto_msgTypes[20]
+	mi := &file_vmreplica_v1_replication_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2111,7 +2628,7 @@ func (x *ResetStatisticsRequest) String() string {
 func (*ResetStatisticsRequest) ProtoMessage() {}
 
 func (x *ResetStatisticsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_vmreplica_v1_replication_proto_msgTypes[20]
+	mi := &file_vmreplica_v1_replication_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2124,7 +2641,7 @@ func (x *ResetStatisticsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetStatisticsRequest.ProtoReflect.Descriptor instead.
 func (*ResetStatisticsRequest) Descriptor() ([]byte, []int) {
-	return file_vmreplica_v1_replication_proto_rawDescGZIP(), []int{20}
+	return file_vmreplica_v1_replication_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ResetStatisticsRequest) GetName() string {
@@ -2137,6 +2654,201 @@ func (x *ResetStatisticsRequest) GetName() string {
 func (x *ResetStatisticsRequest) GetRequestId() string {
 	if x != nil {
 		return x.RequestId
+	}
+	return ""
+}
+
+type GetAttachmentRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetAttachmentRequest) Reset() {
+	*x = GetAttachmentRequest{}
+	mi := &file_vmreplica_v1_replication_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetAttachmentRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetAttachmentRequest) ProtoMessage() {}
+
+func (x *GetAttachmentRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_vmreplica_v1_replication_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetAttachmentRequest.ProtoReflect.Descriptor instead.
+func (*GetAttachmentRequest) Descriptor() ([]byte, []int) {
+	return file_vmreplica_v1_replication_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *GetAttachmentRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// How a machine attaches its disks.
+type Attachment struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The agent's NBD socket on the primary's host.
+	Socket string            `protobuf:"bytes,1,opt,name=socket,proto3" json:"socket,omitempty"`
+	Disks  []*AttachmentDisk `protobuf:"bytes,2,rep,name=disks,proto3" json:"disks,omitempty"`
+	// QEMU's arguments, one -blockdev and one -device for each disk, ready for a shell.
+	QemuArguments []string `protobuf:"bytes,3,rep,name=qemu_arguments,json=qemuArguments,proto3" json:"qemu_arguments,omitempty"`
+	// The elements for libvirt's domain XML, and what must stand beside them.
+	LibvirtXml string `protobuf:"bytes,4,opt,name=libvirt_xml,json=libvirtXml,proto3" json:"libvirt_xml,omitempty"`
+	// What an operator must know before the machine is started: sentences.
+	Notes         []string `protobuf:"bytes,5,rep,name=notes,proto3" json:"notes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Attachment) Reset() {
+	*x = Attachment{}
+	mi := &file_vmreplica_v1_replication_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Attachment) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Attachment) ProtoMessage() {}
+
+func (x *Attachment) ProtoReflect() protoreflect.Message {
+	mi := &file_vmreplica_v1_replication_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Attachment.ProtoReflect.Descriptor instead.
+func (*Attachment) Descriptor() ([]byte, []int) {
+	return file_vmreplica_v1_replication_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *Attachment) GetSocket() string {
+	if x != nil {
+		return x.Socket
+	}
+	return ""
+}
+
+func (x *Attachment) GetDisks() []*AttachmentDisk {
+	if x != nil {
+		return x.Disks
+	}
+	return nil
+}
+
+func (x *Attachment) GetQemuArguments() []string {
+	if x != nil {
+		return x.QemuArguments
+	}
+	return nil
+}
+
+func (x *Attachment) GetLibvirtXml() string {
+	if x != nil {
+		return x.LibvirtXml
+	}
+	return ""
+}
+
+func (x *Attachment) GetNotes() []string {
+	if x != nil {
+		return x.Notes
+	}
+	return nil
+}
+
+type AttachmentDisk struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// The NBD export's name, VM/DISK, and its URI.
+	ExportName string `protobuf:"bytes,2,opt,name=export_name,json=exportName,proto3" json:"export_name,omitempty"`
+	Uri        string `protobuf:"bytes,3,opt,name=uri,proto3" json:"uri,omitempty"`
+	// Why the disk cannot be attached, and what to do; empty when it can.
+	Obstacle      string `protobuf:"bytes,4,opt,name=obstacle,proto3" json:"obstacle,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AttachmentDisk) Reset() {
+	*x = AttachmentDisk{}
+	mi := &file_vmreplica_v1_replication_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AttachmentDisk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AttachmentDisk) ProtoMessage() {}
+
+func (x *AttachmentDisk) ProtoReflect() protoreflect.Message {
+	mi := &file_vmreplica_v1_replication_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AttachmentDisk.ProtoReflect.Descriptor instead.
+func (*AttachmentDisk) Descriptor() ([]byte, []int) {
+	return file_vmreplica_v1_replication_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *AttachmentDisk) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *AttachmentDisk) GetExportName() string {
+	if x != nil {
+		return x.ExportName
+	}
+	return ""
+}
+
+func (x *AttachmentDisk) GetUri() string {
+	if x != nil {
+		return x.Uri
+	}
+	return ""
+}
+
+func (x *AttachmentDisk) GetObstacle() string {
+	if x != nil {
+		return x.Obstacle
 	}
 	return ""
 }
@@ -2155,11 +2867,31 @@ const file_vmreplica_v1_replication_proto_rawDesc = "" +
 	"\x06status\x18\x06 \x01(\v2\x1f.vmreplica.v1.ReplicationStatusR\x06status\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8b\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8c\x03\n" +
 	"\x0fReplicationSpec\x12,\n" +
 	"\x05disks\x18\x01 \x03(\v2\x16.vmreplica.v1.DiskSpecR\x05disks\x12'\n" +
 	"\x0freplica_address\x18\x02 \x01(\tR\x0ereplicaAddress\x12!\n" +
-	"\fuse_existing\x18\x03 \x01(\bR\vuseExisting\"\x86\x02\n" +
+	"\fuse_existing\x18\x03 \x01(\bR\vuseExisting\x125\n" +
+	"\binterval\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\binterval\x12'\n" +
+	"\x0frecovery_points\x18\x05 \x01(\x05R\x0erecoveryPoints\x129\n" +
+	"\vauto_resync\x18\x06 \x01(\v2\x18.vmreplica.v1.AutoResyncR\n" +
+	"autoResync\x12/\n" +
+	"\x11hrl_limit_percent\x18\a \x01(\x05H\x00R\x0fhrlLimitPercent\x88\x01\x01\x12\x1d\n" +
+	"\n" +
+	"qmp_socket\x18\b \x01(\tR\tqmpSocketB\x14\n" +
+	"\x12_hrl_limit_percent\"\xe4\x01\n" +
+	"\n" +
+	"AutoResync\x121\n" +
+	"\x04mode\x18\x01 \x01(\x0e2\x1d.vmreplica.v1.AutoResync.ModeR\x04mode\x12\x16\n" +
+	"\x06window\x18\x02 \x01(\tR\x06window\x12\x1b\n" +
+	"\ttime_zone\x18\x03 \x01(\tR\btimeZone\x12 \n" +
+	"\fpause_at_end\x18\x04 \x01(\bR\n" +
+	"pauseAtEnd\"L\n" +
+	"\x04Mode\x12\x14\n" +
+	"\x10MODE_UNSPECIFIED\x10\x00\x12\f\n" +
+	"\bMODE_OFF\x10\x01\x12\x0f\n" +
+	"\vMODE_ALWAYS\x10\x02\x12\x0f\n" +
+	"\vMODE_WINDOW\x10\x03\"\x86\x02\n" +
 	"\bDiskSpec\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x120\n" +
@@ -2173,7 +2905,7 @@ const file_vmreplica_v1_replication_proto_rawDesc = "" +
 	"\amessage\x18\x03 \x01(\tR\amessage\x12\x16\n" +
 	"\x06remedy\x18\x04 \x01(\tR\x06remedy\x120\n" +
 	"\x05since\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x12\n" +
-	"\x04disk\x18\x06 \x01(\tR\x04disk\"\xfe\b\n" +
+	"\x04disk\x18\x06 \x01(\tR\x04disk\"\xf2\f\n" +
 	"\x11ReplicationStatus\x121\n" +
 	"\x04mode\x18\x01 \x01(\x0e2\x1d.vmreplica.v1.ReplicationModeR\x04mode\x124\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x1e.vmreplica.v1.ReplicationStateR\x05state\x122\n" +
@@ -2203,7 +2935,32 @@ const file_vmreplica_v1_replication_proto_rawDesc = "" +
 	"\x11next_attempt_time\x18\x15 \x01(\v2\x1a.google.protobuf.TimestampR\x0fnextAttemptTime\x12;\n" +
 	"\vcreate_time\x18\x16 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x12D\n" +
-	"\x10next_resync_time\x18\x17 \x01(\v2\x1a.google.protobuf.TimestampR\x0enextResyncTime\"\xd9\x02\n" +
+	"\x10next_resync_time\x18\x17 \x01(\v2\x1a.google.protobuf.TimestampR\x0enextResyncTime\x12\x1a\n" +
+	"\battached\x18\x18 \x01(\bR\battached\x12#\n" +
+	"\rpending_bytes\x18\x19 \x01(\x03R\fpendingBytes\x128\n" +
+	"\x18hrl_accumulation_percent\x18\x1a \x01(\x01R\x16hrlAccumulationPercent\x12B\n" +
+	"\x0fnext_cycle_time\x18\x1b \x01(\v2\x1a.google.protobuf.TimestampR\rnextCycleTime\x12Q\n" +
+	"\x17next_resync_window_time\x18\x1c \x01(\v2\x1a.google.protobuf.TimestampR\x14nextResyncWindowTime\x12D\n" +
+	"\x0frecovery_points\x18\x1d \x03(\v2\x1b.vmreplica.v1.RecoveryPointR\x0erecoveryPoints\x122\n" +
+	"\n" +
+	"last_cycle\x18\x1e \x01(\v2\x13.vmreplica.v1.CycleR\tlastCycle\x12?\n" +
+	"\rfailover_time\x18\x1f \x01(\v2\x1a.google.protobuf.TimestampR\ffailoverTime\x12%\n" +
+	"\x0efailover_point\x18  \x01(\tR\rfailoverPoint\"\xfc\x01\n" +
+	"\x05Cycle\x12\x10\n" +
+	"\x03cut\x18\x01 \x01(\tR\x03cut\x125\n" +
+	"\bcut_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\acutTime\x125\n" +
+	"\bend_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x125\n" +
+	"\bduration\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\bduration\x12\x1d\n" +
+	"\n" +
+	"sent_bytes\x18\x05 \x01(\x03R\tsentBytes\x12\x1d\n" +
+	"\n" +
+	"wire_bytes\x18\x06 \x01(\x03R\twireBytes\"\xaa\x01\n" +
+	"\rRecoveryPoint\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12.\n" +
+	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x16\n" +
+	"\x06latest\x18\x03 \x01(\bR\x06latest\x12'\n" +
+	"\x0fallocated_bytes\x18\x04 \x01(\x03R\x0eallocatedBytes\x12\x18\n" +
+	"\areaders\x18\x05 \x01(\x05R\areaders\"\xd9\x02\n" +
 	"\n" +
 	"DiskStatus\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
@@ -2242,7 +2999,7 @@ const file_vmreplica_v1_replication_proto_rawDesc = "" +
 	"\fmerged_bytes\x18\t \x01(\x03R\vmergedBytes\x12*\n" +
 	"\x11merge_total_bytes\x18\n" +
 	" \x01(\x03R\x0fmergeTotalBytes\x12?\n" +
-	"\rstalled_since\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\fstalledSince\"\x9f\x02\n" +
+	"\rstalled_since\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\fstalledSince\"\x81\x05\n" +
 	"\x15ReplicationStatistics\x129\n" +
 	"\n" +
 	"start_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x12/\n" +
@@ -2251,7 +3008,15 @@ const file_vmreplica_v1_replication_proto_rawDesc = "" +
 	"\x10network_failures\x18\x04 \x01(\x04R\x0fnetworkFailures\x12\x1d\n" +
 	"\n" +
 	"sent_bytes\x18\x05 \x01(\x03R\tsentBytes\x12%\n" +
-	"\x0ereceived_bytes\x18\x06 \x01(\x03R\rreceivedBytes\"\x9b\x01\n" +
+	"\x0ereceived_bytes\x18\x06 \x01(\x03R\rreceivedBytes\x12)\n" +
+	"\x10cycles_completed\x18\a \x01(\x04R\x0fcyclesCompleted\x12#\n" +
+	"\rcycles_missed\x18\b \x01(\x04R\fcyclesMissed\x12#\n" +
+	"\rcycles_failed\x18\t \x01(\x04R\fcyclesFailed\x12)\n" +
+	"\x10replicated_bytes\x18\n" +
+	" \x01(\x03R\x0freplicatedBytes\x12&\n" +
+	"\x0fmax_cycle_bytes\x18\v \x01(\x03R\rmaxCycleBytes\x12O\n" +
+	"\x16average_cycle_duration\x18\f \x01(\v2\x19.google.protobuf.DurationR\x14averageCycleDuration\x12G\n" +
+	"\x12max_cycle_duration\x18\r \x01(\v2\x19.google.protobuf.DurationR\x10maxCycleDuration\"\x9b\x01\n" +
 	"\x18CreateReplicationRequest\x12;\n" +
 	"\vreplication\x18\x01 \x01(\v2\x19.vmreplica.v1.ReplicationR\vreplication\x12#\n" +
 	"\rvalidate_only\x18\x02 \x01(\bR\fvalidateOnly\x12\x1d\n" +
@@ -2301,7 +3066,23 @@ const file_vmreplica_v1_replication_proto_rawDesc = "" +
 	"\x16ResetStatisticsRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x02 \x01(\tR\trequestId*\x80\x01\n" +
+	"request_id\x18\x02 \x01(\tR\trequestId\"*\n" +
+	"\x14GetAttachmentRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\xb6\x01\n" +
+	"\n" +
+	"Attachment\x12\x16\n" +
+	"\x06socket\x18\x01 \x01(\tR\x06socket\x122\n" +
+	"\x05disks\x18\x02 \x03(\v2\x1c.vmreplica.v1.AttachmentDiskR\x05disks\x12%\n" +
+	"\x0eqemu_arguments\x18\x03 \x03(\tR\rqemuArguments\x12\x1f\n" +
+	"\vlibvirt_xml\x18\x04 \x01(\tR\n" +
+	"libvirtXml\x12\x14\n" +
+	"\x05notes\x18\x05 \x03(\tR\x05notes\"o\n" +
+	"\x0eAttachmentDisk\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1f\n" +
+	"\vexport_name\x18\x02 \x01(\tR\n" +
+	"exportName\x12\x10\n" +
+	"\x03uri\x18\x03 \x01(\tR\x03uri\x12\x1a\n" +
+	"\bobstacle\x18\x04 \x01(\tR\bobstacle*\x80\x01\n" +
 	"\n" +
 	"DiskFormat\x12\x1b\n" +
 	"\x17DISK_FORMAT_UNSPECIFIED\x10\x00\x12\x13\n" +
@@ -2312,7 +3093,7 @@ const file_vmreplica_v1_replication_proto_rawDesc = "" +
 	"\x0fReplicationMode\x12 \n" +
 	"\x1cREPLICATION_MODE_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18REPLICATION_MODE_PRIMARY\x10\x01\x12\x1c\n" +
-	"\x18REPLICATION_MODE_REPLICA\x10\x02*\x8f\x03\n" +
+	"\x18REPLICATION_MODE_REPLICA\x10\x02*\xde\x03\n" +
 	"\x10ReplicationState\x12!\n" +
 	"\x1dREPLICATION_STATE_UNSPECIFIED\x10\x00\x123\n" +
 	"/REPLICATION_STATE_READY_FOR_INITIAL_REPLICATION\x10\x01\x125\n" +
@@ -2322,7 +3103,10 @@ const file_vmreplica_v1_replication_proto_rawDesc = "" +
 	"1REPLICATION_STATE_WAITING_FOR_START_RESYNCHRONIZE\x10\x05\x12%\n" +
 	"!REPLICATION_STATE_RESYNCHRONIZING\x10\x06\x12-\n" +
 	")REPLICATION_STATE_RESYNCHRONIZE_SUSPENDED\x10\a\x12\x1b\n" +
-	"\x17REPLICATION_STATE_ERROR\x10\b*\xc9\x01\n" +
+	"\x17REPLICATION_STATE_ERROR\x10\b\x12*\n" +
+	"&REPLICATION_STATE_RECOVERY_IN_PROGRESS\x10\t\x12!\n" +
+	"\x1dREPLICATION_STATE_FAILED_OVER\x10\n" +
+	"*\xf9\x01\n" +
 	"\bActivity\x12\x18\n" +
 	"\x14ACTIVITY_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rACTIVITY_IDLE\x10\x01\x12\x17\n" +
@@ -2331,19 +3115,25 @@ const file_vmreplica_v1_replication_proto_rawDesc = "" +
 	"\x13ACTIVITY_COMMITTING\x10\x04\x12\x14\n" +
 	"\x10ACTIVITY_MERGING\x10\x05\x12\x18\n" +
 	"\x14ACTIVITY_BACKING_OFF\x10\x06\x12\x16\n" +
-	"\x12ACTIVITY_VERIFYING\x10\a*\\\n" +
+	"\x12ACTIVITY_VERIFYING\x10\a\x12\x14\n" +
+	"\x10ACTIVITY_SENDING\x10\b\x12\x18\n" +
+	"\x14ACTIVITY_CATCHING_UP\x10\t*\\\n" +
 	"\x06Health\x12\x16\n" +
 	"\x12HEALTH_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rHEALTH_NORMAL\x10\x01\x12\x12\n" +
 	"\x0eHEALTH_WARNING\x10\x02\x12\x13\n" +
-	"\x0fHEALTH_CRITICAL\x10\x03*\xd3\x01\n" +
+	"\x0fHEALTH_CRITICAL\x10\x03*\xe0\x02\n" +
 	"\vResyncCause\x12\x1c\n" +
 	"\x18RESYNC_CAUSE_UNSPECIFIED\x10\x00\x12\x1f\n" +
 	"\x1bRESYNC_CAUSE_IMAGE_MODIFIED\x10\x01\x12\x19\n" +
 	"\x15RESYNC_CAUSE_REVERTED\x10\x02\x12(\n" +
 	"$RESYNC_CAUSE_REPLICA_RECORD_MISMATCH\x10\x03\x12\x1d\n" +
 	"\x19RESYNC_CAUSE_PROOF_FAILED\x10\x04\x12!\n" +
-	"\x1dRESYNC_CAUSE_RESYNC_CANCELLED\x10\x052\xa1\a\n" +
+	"\x1dRESYNC_CAUSE_RESYNC_CANCELLED\x10\x05\x12\x1f\n" +
+	"\x1bRESYNC_CAUSE_HRL_OVER_LIMIT\x10\x06\x12!\n" +
+	"\x1dRESYNC_CAUSE_HRL_WRITE_FAILED\x10\a\x12'\n" +
+	"#RESYNC_CAUSE_HRL_NOT_CLOSED_CLEANLY\x10\b\x12\x1e\n" +
+	"\x1aRESYNC_CAUSE_TRACKING_LOST\x10\t2\xfa\a\n" +
 	"\x12ReplicationService\x12_\n" +
 	"\x11CreateReplication\x12&.vmreplica.v1.CreateReplicationRequest\x1a\x19.vmreplica.v1.Replication\"\a\xaa\xbc\x18\x03\n" +
 	"\x01\x03\x12Z\n" +
@@ -2360,7 +3150,9 @@ const file_vmreplica_v1_replication_proto_rawDesc = "" +
 	"\x12SuspendReplication\x12'.vmreplica.v1.SuspendReplicationRequest\x1a\x19.vmreplica.v1.Replication\"\a\xaa\xbc\x18\x03\n" +
 	"\x01\x03\x12_\n" +
 	"\x11ResumeReplication\x12&.vmreplica.v1.ResumeReplicationRequest\x1a\x19.vmreplica.v1.Replication\"\a\xaa\xbc\x18\x03\n" +
-	"\x01\x03\x12[\n" +
+	"\x01\x03\x12W\n" +
+	"\rGetAttachment\x12\".vmreplica.v1.GetAttachmentRequest\x1a\x18.vmreplica.v1.Attachment\"\b\xaa\xbc\x18\x04\n" +
+	"\x02\x03\x04\x12[\n" +
 	"\x0fResetStatistics\x12$.vmreplica.v1.ResetStatisticsRequest\x1a\x19.vmreplica.v1.Replication\"\a\xaa\xbc\x18\x03\n" +
 	"\x01\x03B*Z(vmreplica/proto/vmreplica/v1;vmreplicav1b\x06proto3"
 
@@ -2376,8 +3168,8 @@ func file_vmreplica_v1_replication_proto_rawDescGZIP() []byte {
 	return file_vmreplica_v1_replication_proto_rawDescData
 }
 
-var file_vmreplica_v1_replication_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_vmreplica_v1_replication_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_vmreplica_v1_replication_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
+var file_vmreplica_v1_replication_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_vmreplica_v1_replication_proto_goTypes = []any{
 	(DiskFormat)(0),                   // 0: vmreplica.v1.DiskFormat
 	(ReplicationMode)(0),              // 1: vmreplica.v1.ReplicationMode
@@ -2385,93 +3177,117 @@ var file_vmreplica_v1_replication_proto_goTypes = []any{
 	(Activity)(0),                     // 3: vmreplica.v1.Activity
 	(Health)(0),                       // 4: vmreplica.v1.Health
 	(ResyncCause)(0),                  // 5: vmreplica.v1.ResyncCause
-	(Layer_State)(0),                  // 6: vmreplica.v1.Layer.State
-	(*Replication)(nil),               // 7: vmreplica.v1.Replication
-	(*ReplicationSpec)(nil),           // 8: vmreplica.v1.ReplicationSpec
-	(*DiskSpec)(nil),                  // 9: vmreplica.v1.DiskSpec
-	(*HealthReason)(nil),              // 10: vmreplica.v1.HealthReason
-	(*ReplicationStatus)(nil),         // 11: vmreplica.v1.ReplicationStatus
-	(*DiskStatus)(nil),                // 12: vmreplica.v1.DiskStatus
-	(*Layer)(nil),                     // 13: vmreplica.v1.Layer
-	(*TransferProgress)(nil),          // 14: vmreplica.v1.TransferProgress
-	(*ReplicationStatistics)(nil),     // 15: vmreplica.v1.ReplicationStatistics
-	(*CreateReplicationRequest)(nil),  // 16: vmreplica.v1.CreateReplicationRequest
-	(*GetReplicationRequest)(nil),     // 17: vmreplica.v1.GetReplicationRequest
-	(*ListReplicationsRequest)(nil),   // 18: vmreplica.v1.ListReplicationsRequest
-	(*ListReplicationsResponse)(nil),  // 19: vmreplica.v1.ListReplicationsResponse
-	(*WatchReplicationsRequest)(nil),  // 20: vmreplica.v1.WatchReplicationsRequest
-	(*WatchReplicationsResponse)(nil), // 21: vmreplica.v1.WatchReplicationsResponse
-	(*UpdateReplicationRequest)(nil),  // 22: vmreplica.v1.UpdateReplicationRequest
-	(*DeleteReplicationRequest)(nil),  // 23: vmreplica.v1.DeleteReplicationRequest
-	(*DeleteReplicationResponse)(nil), // 24: vmreplica.v1.DeleteReplicationResponse
-	(*SuspendReplicationRequest)(nil), // 25: vmreplica.v1.SuspendReplicationRequest
-	(*ResumeReplicationRequest)(nil),  // 26: vmreplica.v1.ResumeReplicationRequest
-	(*ResetStatisticsRequest)(nil),    // 27: vmreplica.v1.ResetStatisticsRequest
-	nil,                               // 28: vmreplica.v1.Replication.LabelsEntry
-	(*timestamppb.Timestamp)(nil),     // 29: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),       // 30: google.protobuf.Duration
-	(*fieldmaskpb.FieldMask)(nil),     // 31: google.protobuf.FieldMask
+	(AutoResync_Mode)(0),              // 6: vmreplica.v1.AutoResync.Mode
+	(Layer_State)(0),                  // 7: vmreplica.v1.Layer.State
+	(*Replication)(nil),               // 8: vmreplica.v1.Replication
+	(*ReplicationSpec)(nil),           // 9: vmreplica.v1.ReplicationSpec
+	(*AutoResync)(nil),                // 10: vmreplica.v1.AutoResync
+	(*DiskSpec)(nil),                  // 11: vmreplica.v1.DiskSpec
+	(*HealthReason)(nil),              // 12: vmreplica.v1.HealthReason
+	(*ReplicationStatus)(nil),         // 13: vmreplica.v1.ReplicationStatus
+	(*Cycle)(nil),                     // 14: vmreplica.v1.Cycle
+	(*RecoveryPoint)(nil),             // 15: vmreplica.v1.RecoveryPoint
+	(*DiskStatus)(nil),                // 16: vmreplica.v1.DiskStatus
+	(*Layer)(nil),                     // 17: vmreplica.v1.Layer
+	(*TransferProgress)(nil),          // 18: vmreplica.v1.TransferProgress
+	(*ReplicationStatistics)(nil),     // 19: vmreplica.v1.ReplicationStatistics
+	(*CreateReplicationRequest)(nil),  // 20: vmreplica.v1.CreateReplicationRequest
+	(*GetReplicationRequest)(nil),     // 21: vmreplica.v1.GetReplicationRequest
+	(*ListReplicationsRequest)(nil),   // 22: vmreplica.v1.ListReplicationsRequest
+	(*ListReplicationsResponse)(nil),  // 23: vmreplica.v1.ListReplicationsResponse
+	(*WatchReplicationsRequest)(nil),  // 24: vmreplica.v1.WatchReplicationsRequest
+	(*WatchReplicationsResponse)(nil), // 25: vmreplica.v1.WatchReplicationsResponse
+	(*UpdateReplicationRequest)(nil),  // 26: vmreplica.v1.UpdateReplicationRequest
+	(*DeleteReplicationRequest)(nil),  // 27: vmreplica.v1.DeleteReplicationRequest
+	(*DeleteReplicationResponse)(nil), // 28: vmreplica.v1.DeleteReplicationResponse
+	(*SuspendReplicationRequest)(nil), // 29: vmreplica.v1.SuspendReplicationRequest
+	(*ResumeReplicationRequest)(nil),  // 30: vmreplica.v1.ResumeReplicationRequest
+	(*ResetStatisticsRequest)(nil),    // 31: vmreplica.v1.ResetStatisticsRequest
+	(*GetAttachmentRequest)(nil),      // 32: vmreplica.v1.GetAttachmentRequest
+	(*Attachment)(nil),                // 33: vmreplica.v1.Attachment
+	(*AttachmentDisk)(nil),            // 34: vmreplica.v1.AttachmentDisk
+	nil,                               // 35: vmreplica.v1.Replication.LabelsEntry
+	(*durationpb.Duration)(nil),       // 36: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),     // 37: google.protobuf.Timestamp
+	(*fieldmaskpb.FieldMask)(nil),     // 38: google.protobuf.FieldMask
 }
 var file_vmreplica_v1_replication_proto_depIdxs = []int32{
-	28, // 0: vmreplica.v1.Replication.labels:type_name -> vmreplica.v1.Replication.LabelsEntry
-	8,  // 1: vmreplica.v1.Replication.spec:type_name -> vmreplica.v1.ReplicationSpec
-	11, // 2: vmreplica.v1.Replication.status:type_name -> vmreplica.v1.ReplicationStatus
-	9,  // 3: vmreplica.v1.ReplicationSpec.disks:type_name -> vmreplica.v1.DiskSpec
-	0,  // 4: vmreplica.v1.DiskSpec.format:type_name -> vmreplica.v1.DiskFormat
-	0,  // 5: vmreplica.v1.DiskSpec.replica_format:type_name -> vmreplica.v1.DiskFormat
-	0,  // 6: vmreplica.v1.DiskSpec.differencing_format:type_name -> vmreplica.v1.DiskFormat
-	4,  // 7: vmreplica.v1.HealthReason.health:type_name -> vmreplica.v1.Health
-	29, // 8: vmreplica.v1.HealthReason.since:type_name -> google.protobuf.Timestamp
-	1,  // 9: vmreplica.v1.ReplicationStatus.mode:type_name -> vmreplica.v1.ReplicationMode
-	2,  // 10: vmreplica.v1.ReplicationStatus.state:type_name -> vmreplica.v1.ReplicationState
-	3,  // 11: vmreplica.v1.ReplicationStatus.activity:type_name -> vmreplica.v1.Activity
-	4,  // 12: vmreplica.v1.ReplicationStatus.health:type_name -> vmreplica.v1.Health
-	10, // 13: vmreplica.v1.ReplicationStatus.health_reasons:type_name -> vmreplica.v1.HealthReason
-	5,  // 14: vmreplica.v1.ReplicationStatus.resync_cause:type_name -> vmreplica.v1.ResyncCause
-	29, // 15: vmreplica.v1.ReplicationStatus.proven_time:type_name -> google.protobuf.Timestamp
-	29, // 16: vmreplica.v1.ReplicationStatus.last_synchronized_time:type_name -> google.protobuf.Timestamp
-	30, // 17: vmreplica.v1.ReplicationStatus.last_synchronized_duration:type_name -> google.protobuf.Duration
-	12, // 18: vmreplica.v1.ReplicationStatus.disks:type_name -> vmreplica.v1.DiskStatus
-	15, // 19: vmreplica.v1.ReplicationStatus.statistics:type_name -> vmreplica.v1.ReplicationStatistics
-	29, // 20: vmreplica.v1.ReplicationStatus.next_attempt_time:type_name -> google.protobuf.Timestamp
-	29, // 21: vmreplica.v1.ReplicationStatus.create_time:type_name -> google.protobuf.Timestamp
-	29, // 22: vmreplica.v1.ReplicationStatus.next_resync_time:type_name -> google.protobuf.Timestamp
-	0,  // 23: vmreplica.v1.DiskStatus.format:type_name -> vmreplica.v1.DiskFormat
-	14, // 24: vmreplica.v1.DiskStatus.progress:type_name -> vmreplica.v1.TransferProgress
-	13, // 25: vmreplica.v1.DiskStatus.layers:type_name -> vmreplica.v1.Layer
-	6,  // 26: vmreplica.v1.Layer.state:type_name -> vmreplica.v1.Layer.State
-	30, // 27: vmreplica.v1.TransferProgress.eta:type_name -> google.protobuf.Duration
-	29, // 28: vmreplica.v1.TransferProgress.stalled_since:type_name -> google.protobuf.Timestamp
-	29, // 29: vmreplica.v1.ReplicationStatistics.start_time:type_name -> google.protobuf.Timestamp
-	7,  // 30: vmreplica.v1.CreateReplicationRequest.replication:type_name -> vmreplica.v1.Replication
-	7,  // 31: vmreplica.v1.ListReplicationsResponse.replications:type_name -> vmreplica.v1.Replication
-	7,  // 32: vmreplica.v1.WatchReplicationsResponse.replication:type_name -> vmreplica.v1.Replication
-	7,  // 33: vmreplica.v1.UpdateReplicationRequest.replication:type_name -> vmreplica.v1.Replication
-	31, // 34: vmreplica.v1.UpdateReplicationRequest.update_mask:type_name -> google.protobuf.FieldMask
-	29, // 35: vmreplica.v1.ResumeReplicationRequest.resync_start_time:type_name -> google.protobuf.Timestamp
-	16, // 36: vmreplica.v1.ReplicationService.CreateReplication:input_type -> vmreplica.v1.CreateReplicationRequest
-	17, // 37: vmreplica.v1.ReplicationService.GetReplication:input_type -> vmreplica.v1.GetReplicationRequest
-	18, // 38: vmreplica.v1.ReplicationService.ListReplications:input_type -> vmreplica.v1.ListReplicationsRequest
-	20, // 39: vmreplica.v1.ReplicationService.WatchReplications:input_type -> vmreplica.v1.WatchReplicationsRequest
-	22, // 40: vmreplica.v1.ReplicationService.UpdateReplication:input_type -> vmreplica.v1.UpdateReplicationRequest
-	23, // 41: vmreplica.v1.ReplicationService.DeleteReplication:input_type -> vmreplica.v1.DeleteReplicationRequest
-	25, // 42: vmreplica.v1.ReplicationService.SuspendReplication:input_type -> vmreplica.v1.SuspendReplicationRequest
-	26, // 43: vmreplica.v1.ReplicationService.ResumeReplication:input_type -> vmreplica.v1.ResumeReplicationRequest
-	27, // 44: vmreplica.v1.ReplicationService.ResetStatistics:input_type -> vmreplica.v1.ResetStatisticsRequest
-	7,  // 45: vmreplica.v1.ReplicationService.CreateReplication:output_type -> vmreplica.v1.Replication
-	7,  // 46: vmreplica.v1.ReplicationService.GetReplication:output_type -> vmreplica.v1.Replication
-	19, // 47: vmreplica.v1.ReplicationService.ListReplications:output_type -> vmreplica.v1.ListReplicationsResponse
-	21, // 48: vmreplica.v1.ReplicationService.WatchReplications:output_type -> vmreplica.v1.WatchReplicationsResponse
-	7,  // 49: vmreplica.v1.ReplicationService.UpdateReplication:output_type -> vmreplica.v1.Replication
-	24, // 50: vmreplica.v1.ReplicationService.DeleteReplication:output_type -> vmreplica.v1.DeleteReplicationResponse
-	7,  // 51: vmreplica.v1.ReplicationService.SuspendReplication:output_type -> vmreplica.v1.Replication
-	7,  // 52: vmreplica.v1.ReplicationService.ResumeReplication:output_type -> vmreplica.v1.Replication
-	7,  // 53: vmreplica.v1.ReplicationService.ResetStatistics:output_type -> vmreplica.v1.Replication
-	45, // [45:54] is the sub-list for method output_type
-	36, // [36:45] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	35, // 0: vmreplica.v1.Replication.labels:type_name -> vmreplica.v1.Replication.LabelsEntry
+	9,  // 1: vmreplica.v1.Replication.spec:type_name -> vmreplica.v1.ReplicationSpec
+	13, // 2: vmreplica.v1.Replication.status:type_name -> vmreplica.v1.ReplicationStatus
+	11, // 3: vmreplica.v1.ReplicationSpec.disks:type_name -> vmreplica.v1.DiskSpec
+	36, // 4: vmreplica.v1.ReplicationSpec.interval:type_name -> google.protobuf.Duration
+	10, // 5: vmreplica.v1.ReplicationSpec.auto_resync:type_name -> vmreplica.v1.AutoResync
+	6,  // 6: vmreplica.v1.AutoResync.mode:type_name -> vmreplica.v1.AutoResync.Mode
+	0,  // 7: vmreplica.v1.DiskSpec.format:type_name -> vmreplica.v1.DiskFormat
+	0,  // 8: vmreplica.v1.DiskSpec.replica_format:type_name -> vmreplica.v1.DiskFormat
+	0,  // 9: vmreplica.v1.DiskSpec.differencing_format:type_name -> vmreplica.v1.DiskFormat
+	4,  // 10: vmreplica.v1.HealthReason.health:type_name -> vmreplica.v1.Health
+	37, // 11: vmreplica.v1.HealthReason.since:type_name -> google.protobuf.Timestamp
+	1,  // 12: vmreplica.v1.ReplicationStatus.mode:type_name -> vmreplica.v1.ReplicationMode
+	2,  // 13: vmreplica.v1.ReplicationStatus.state:type_name -> vmreplica.v1.ReplicationState
+	3,  // 14: vmreplica.v1.ReplicationStatus.activity:type_name -> vmreplica.v1.Activity
+	4,  // 15: vmreplica.v1.ReplicationStatus.health:type_name -> vmreplica.v1.Health
+	12, // 16: vmreplica.v1.ReplicationStatus.health_reasons:type_name -> vmreplica.v1.HealthReason
+	5,  // 17: vmreplica.v1.ReplicationStatus.resync_cause:type_name -> vmreplica.v1.ResyncCause
+	37, // 18: vmreplica.v1.ReplicationStatus.proven_time:type_name -> google.protobuf.Timestamp
+	37, // 19: vmreplica.v1.ReplicationStatus.last_synchronized_time:type_name -> google.protobuf.Timestamp
+	36, // 20: vmreplica.v1.ReplicationStatus.last_synchronized_duration:type_name -> google.protobuf.Duration
+	16, // 21: vmreplica.v1.ReplicationStatus.disks:type_name -> vmreplica.v1.DiskStatus
+	19, // 22: vmreplica.v1.ReplicationStatus.statistics:type_name -> vmreplica.v1.ReplicationStatistics
+	37, // 23: vmreplica.v1.ReplicationStatus.next_attempt_time:type_name -> google.protobuf.Timestamp
+	37, // 24: vmreplica.v1.ReplicationStatus.create_time:type_name -> google.protobuf.Timestamp
+	37, // 25: vmreplica.v1.ReplicationStatus.next_resync_time:type_name -> google.protobuf.Timestamp
+	37, // 26: vmreplica.v1.ReplicationStatus.next_cycle_time:type_name -> google.protobuf.Timestamp
+	37, // 27: vmreplica.v1.ReplicationStatus.next_resync_window_time:type_name -> google.protobuf.Timestamp
+	15, // 28: vmreplica.v1.ReplicationStatus.recovery_points:type_name -> vmreplica.v1.RecoveryPoint
+	14, // 29: vmreplica.v1.ReplicationStatus.last_cycle:type_name -> vmreplica.v1.Cycle
+	37, // 30: vmreplica.v1.ReplicationStatus.failover_time:type_name -> google.protobuf.Timestamp
+	37, // 31: vmreplica.v1.Cycle.cut_time:type_name -> google.protobuf.Timestamp
+	37, // 32: vmreplica.v1.Cycle.end_time:type_name -> google.protobuf.Timestamp
+	36, // 33: vmreplica.v1.Cycle.duration:type_name -> google.protobuf.Duration
+	37, // 34: vmreplica.v1.RecoveryPoint.time:type_name -> google.protobuf.Timestamp
+	0,  // 35: vmreplica.v1.DiskStatus.format:type_name -> vmreplica.v1.DiskFormat
+	18, // 36: vmreplica.v1.DiskStatus.progress:type_name -> vmreplica.v1.TransferProgress
+	17, // 37: vmreplica.v1.DiskStatus.layers:type_name -> vmreplica.v1.Layer
+	7,  // 38: vmreplica.v1.Layer.state:type_name -> vmreplica.v1.Layer.State
+	36, // 39: vmreplica.v1.TransferProgress.eta:type_name -> google.protobuf.Duration
+	37, // 40: vmreplica.v1.TransferProgress.stalled_since:type_name -> google.protobuf.Timestamp
+	37, // 41: vmreplica.v1.ReplicationStatistics.start_time:type_name -> google.protobuf.Timestamp
+	36, // 42: vmreplica.v1.ReplicationStatistics.average_cycle_duration:type_name -> google.protobuf.Duration
+	36, // 43: vmreplica.v1.ReplicationStatistics.max_cycle_duration:type_name -> google.protobuf.Duration
+	8,  // 44: vmreplica.v1.CreateReplicationRequest.replication:type_name -> vmreplica.v1.Replication
+	8,  // 45: vmreplica.v1.ListReplicationsResponse.replications:type_name -> vmreplica.v1.Replication
+	8,  // 46: vmreplica.v1.WatchReplicationsResponse.replication:type_name -> vmreplica.v1.Replication
+	8,  // 47: vmreplica.v1.UpdateReplicationRequest.replication:type_name -> vmreplica.v1.Replication
+	38, // 48: vmreplica.v1.UpdateReplicationRequest.update_mask:type_name -> google.protobuf.FieldMask
+	37, // 49: vmreplica.v1.ResumeReplicationRequest.resync_start_time:type_name -> google.protobuf.Timestamp
+	34, // 50: vmreplica.v1.Attachment.disks:type_name -> vmreplica.v1.AttachmentDisk
+	20, // 51: vmreplica.v1.ReplicationService.CreateReplication:input_type -> vmreplica.v1.CreateReplicationRequest
+	21, // 52: vmreplica.v1.ReplicationService.GetReplication:input_type -> vmreplica.v1.GetReplicationRequest
+	22, // 53: vmreplica.v1.ReplicationService.ListReplications:input_type -> vmreplica.v1.ListReplicationsRequest
+	24, // 54: vmreplica.v1.ReplicationService.WatchReplications:input_type -> vmreplica.v1.WatchReplicationsRequest
+	26, // 55: vmreplica.v1.ReplicationService.UpdateReplication:input_type -> vmreplica.v1.UpdateReplicationRequest
+	27, // 56: vmreplica.v1.ReplicationService.DeleteReplication:input_type -> vmreplica.v1.DeleteReplicationRequest
+	29, // 57: vmreplica.v1.ReplicationService.SuspendReplication:input_type -> vmreplica.v1.SuspendReplicationRequest
+	30, // 58: vmreplica.v1.ReplicationService.ResumeReplication:input_type -> vmreplica.v1.ResumeReplicationRequest
+	32, // 59: vmreplica.v1.ReplicationService.GetAttachment:input_type -> vmreplica.v1.GetAttachmentRequest
+	31, // 60: vmreplica.v1.ReplicationService.ResetStatistics:input_type -> vmreplica.v1.ResetStatisticsRequest
+	8,  // 61: vmreplica.v1.ReplicationService.CreateReplication:output_type -> vmreplica.v1.Replication
+	8,  // 62: vmreplica.v1.ReplicationService.GetReplication:output_type -> vmreplica.v1.Replication
+	23, // 63: vmreplica.v1.ReplicationService.ListReplications:output_type -> vmreplica.v1.ListReplicationsResponse
+	25, // 64: vmreplica.v1.ReplicationService.WatchReplications:output_type -> vmreplica.v1.WatchReplicationsResponse
+	8,  // 65: vmreplica.v1.ReplicationService.UpdateReplication:output_type -> vmreplica.v1.Replication
+	28, // 66: vmreplica.v1.ReplicationService.DeleteReplication:output_type -> vmreplica.v1.DeleteReplicationResponse
+	8,  // 67: vmreplica.v1.ReplicationService.SuspendReplication:output_type -> vmreplica.v1.Replication
+	8,  // 68: vmreplica.v1.ReplicationService.ResumeReplication:output_type -> vmreplica.v1.Replication
+	33, // 69: vmreplica.v1.ReplicationService.GetAttachment:output_type -> vmreplica.v1.Attachment
+	8,  // 70: vmreplica.v1.ReplicationService.ResetStatistics:output_type -> vmreplica.v1.Replication
+	61, // [61:71] is the sub-list for method output_type
+	51, // [51:61] is the sub-list for method input_type
+	51, // [51:51] is the sub-list for extension type_name
+	51, // [51:51] is the sub-list for extension extendee
+	0,  // [0:51] is the sub-list for field type_name
 }
 
 func init() { file_vmreplica_v1_replication_proto_init() }
@@ -2480,7 +3296,8 @@ func file_vmreplica_v1_replication_proto_init() {
 		return
 	}
 	file_vmreplica_v1_access_proto_init()
-	file_vmreplica_v1_replication_proto_msgTypes[14].OneofWrappers = []any{
+	file_vmreplica_v1_replication_proto_msgTypes[1].OneofWrappers = []any{}
+	file_vmreplica_v1_replication_proto_msgTypes[17].OneofWrappers = []any{
 		(*WatchReplicationsResponse_Replication)(nil),
 		(*WatchReplicationsResponse_Deleted)(nil),
 		(*WatchReplicationsResponse_SnapshotComplete)(nil),
@@ -2490,8 +3307,8 @@ func file_vmreplica_v1_replication_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vmreplica_v1_replication_proto_rawDesc), len(file_vmreplica_v1_replication_proto_rawDesc)),
-			NumEnums:      7,
-			NumMessages:   22,
+			NumEnums:      8,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

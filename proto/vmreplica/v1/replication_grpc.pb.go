@@ -30,6 +30,7 @@ const (
 	ReplicationService_DeleteReplication_FullMethodName  = "/vmreplica.v1.ReplicationService/DeleteReplication"
 	ReplicationService_SuspendReplication_FullMethodName = "/vmreplica.v1.ReplicationService/SuspendReplication"
 	ReplicationService_ResumeReplication_FullMethodName  = "/vmreplica.v1.ReplicationService/ResumeReplication"
+	ReplicationService_GetAttachment_FullMethodName      = "/vmreplica.v1.ReplicationService/GetAttachment"
 	ReplicationService_ResetStatistics_FullMethodName    = "/vmreplica.v1.ReplicationService/ResetStatistics"
 )
 
@@ -59,6 +60,9 @@ type ReplicationServiceClient interface {
 	SuspendReplication(ctx context.Context, in *SuspendReplicationRequest, opts ...grpc.CallOption) (*Replication, error)
 	// Resumes replication of the VM, and a suspended resync where it stopped.
 	ResumeReplication(ctx context.Context, in *ResumeReplicationRequest, opts ...grpc.CallOption) (*Replication, error)
+	// How the machine attaches its disks through the primary agent, so that its writes are tracked: the socket, the
+	// exports, and the lines for QEMU and libvirt. On the primary.
+	GetAttachment(ctx context.Context, in *GetAttachmentRequest, opts ...grpc.CallOption) (*Attachment, error)
 	// Sets the counters of the monitoring interval to zero.
 	ResetStatistics(ctx context.Context, in *ResetStatisticsRequest, opts ...grpc.CallOption) (*Replication, error)
 }
@@ -160,6 +164,16 @@ func (c *replicationServiceClient) ResumeReplication(ctx context.Context, in *Re
 	return out, nil
 }
 
+func (c *replicationServiceClient) GetAttachment(ctx context.Context, in *GetAttachmentRequest, opts ...grpc.CallOption) (*Attachment, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Attachment)
+	err := c.cc.Invoke(ctx, ReplicationService_GetAttachment_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *replicationServiceClient) ResetStatistics(ctx context.Context, in *ResetStatisticsRequest, opts ...grpc.CallOption) (*Replication, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(Replication)
@@ -196,6 +210,9 @@ type ReplicationServiceServer interface {
 	SuspendReplication(context.Context, *SuspendReplicationRequest) (*Replication, error)
 	// Resumes replication of the VM, and a suspended resync where it stopped.
 	ResumeReplication(context.Context, *ResumeReplicationRequest) (*Replication, error)
+	// How the machine attaches its disks through the primary agent, so that its writes are tracked: the socket, the
+	// exports, and the lines for QEMU and libvirt. On the primary.
+	GetAttachment(context.Context, *GetAttachmentRequest) (*Attachment, error)
 	// Sets the counters of the monitoring interval to zero.
 	ResetStatistics(context.Context, *ResetStatisticsRequest) (*Replication, error)
 	mustEmbedUnimplementedReplicationServiceServer()
@@ -231,6 +248,9 @@ func (UnimplementedReplicationServiceServer) SuspendReplication(context.Context,
 }
 func (UnimplementedReplicationServiceServer) ResumeReplication(context.Context, *ResumeReplicationRequest) (*Replication, error) {
 	return nil, status.Error(codes.Unimplemented, "method ResumeReplication not implemented")
+}
+func (UnimplementedReplicationServiceServer) GetAttachment(context.Context, *GetAttachmentRequest) (*Attachment, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetAttachment not implemented")
 }
 func (UnimplementedReplicationServiceServer) ResetStatistics(context.Context, *ResetStatisticsRequest) (*Replication, error) {
 	return nil, status.Error(codes.Unimplemented, "method ResetStatistics not implemented")
@@ -393,6 +413,24 @@ func _ReplicationService_ResumeReplication_Handler(srv interface{}, ctx context.
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ReplicationService_GetAttachment_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetAttachmentRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ReplicationServiceServer).GetAttachment(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ReplicationService_GetAttachment_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ReplicationServiceServer).GetAttachment(ctx, req.(*GetAttachmentRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _ReplicationService_ResetStatistics_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ResetStatisticsRequest)
 	if err := dec(in); err != nil {
@@ -445,6 +483,10 @@ var ReplicationService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ResumeReplication",
 			Handler:    _ReplicationService_ResumeReplication_Handler,
+		},
+		{
+			MethodName: "GetAttachment",
+			Handler:    _ReplicationService_GetAttachment_Handler,
 		},
 		{
 			MethodName: "ResetStatistics",

@@ -92,20 +92,23 @@ const (
 	ResyncState_RESYNC_STATE_DONE       ResyncState = 7
 	ResyncState_RESYNC_STATE_CANCELLED  ResyncState = 8
 	ResyncState_RESYNC_STATE_FAILED     ResyncState = 9
+	// The pass is done; what was written meanwhile is sent in rounds, then in one cut over all disks.
+	ResyncState_RESYNC_STATE_CATCHING_UP ResyncState = 10
 )
 
 // Enum value maps for ResyncState.
 var (
 	ResyncState_name = map[int32]string{
-		0: "RESYNC_STATE_UNSPECIFIED",
-		1: "RESYNC_STATE_SCHEDULED",
-		2: "RESYNC_STATE_COMPARING",
-		4: "RESYNC_STATE_COMMITTING",
-		5: "RESYNC_STATE_COMMITTED",
-		6: "RESYNC_STATE_MERGING",
-		7: "RESYNC_STATE_DONE",
-		8: "RESYNC_STATE_CANCELLED",
-		9: "RESYNC_STATE_FAILED",
+		0:  "RESYNC_STATE_UNSPECIFIED",
+		1:  "RESYNC_STATE_SCHEDULED",
+		2:  "RESYNC_STATE_COMPARING",
+		4:  "RESYNC_STATE_COMMITTING",
+		5:  "RESYNC_STATE_COMMITTED",
+		6:  "RESYNC_STATE_MERGING",
+		7:  "RESYNC_STATE_DONE",
+		8:  "RESYNC_STATE_CANCELLED",
+		9:  "RESYNC_STATE_FAILED",
+		10: "RESYNC_STATE_CATCHING_UP",
 	}
 	ResyncState_value = map[string]int32{
 		"RESYNC_STATE_UNSPECIFIED": 0,
@@ -117,6 +120,7 @@ var (
 		"RESYNC_STATE_DONE":        7,
 		"RESYNC_STATE_CANCELLED":   8,
 		"RESYNC_STATE_FAILED":      9,
+		"RESYNC_STATE_CATCHING_UP": 10,
 	}
 )
 
@@ -180,8 +184,10 @@ type Resync struct {
 	// The lineage that its commit minted.
 	Lineage string `protobuf:"bytes,19,opt,name=lineage,proto3" json:"lineage,omitempty"`
 	// What it waits for, and what an operator can do about it: sentences, empty while it goes on. Its code is reason.
-	Problem       string `protobuf:"bytes,20,opt,name=problem,proto3" json:"problem,omitempty"`
-	Remedy        string `protobuf:"bytes,21,opt,name=remedy,proto3" json:"remedy,omitempty"`
+	Problem string `protobuf:"bytes,20,opt,name=problem,proto3" json:"problem,omitempty"`
+	Remedy  string `protobuf:"bytes,21,opt,name=remedy,proto3" json:"remedy,omitempty"`
+	// Rounds of catching up that were sent, the cut included.
+	Rounds        uint32 `protobuf:"varint,22,opt,name=rounds,proto3" json:"rounds,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -363,6 +369,13 @@ func (x *Resync) GetRemedy() string {
 	return ""
 }
 
+func (x *Resync) GetRounds() uint32 {
+	if x != nil {
+		return x.Rounds
+	}
+	return 0
+}
+
 type ResyncDisk struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Id        string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -385,8 +398,12 @@ type ResyncDisk struct {
 	Progress *TransferProgress `protobuf:"bytes,11,opt,name=progress,proto3" json:"progress,omitempty"`
 	// Segments whose proof did not hold at first and that were sent again.
 	SegmentsResent int64 `protobuf:"varint,12,opt,name=segments_resent,json=segmentsResent,proto3" json:"segments_resent,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// The disk's HRL was exact: what it had marked is sent, and nothing compared.
+	MarksOnly bool `protobuf:"varint,13,opt,name=marks_only,json=marksOnly,proto3" json:"marks_only,omitempty"`
+	// Content sent while catching up, before compression.
+	CaughtUpBytes int64 `protobuf:"varint,14,opt,name=caught_up_bytes,json=caughtUpBytes,proto3" json:"caught_up_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ResyncDisk) Reset() {
@@ -499,6 +516,20 @@ func (x *ResyncDisk) GetProgress() *TransferProgress {
 func (x *ResyncDisk) GetSegmentsResent() int64 {
 	if x != nil {
 		return x.SegmentsResent
+	}
+	return 0
+}
+
+func (x *ResyncDisk) GetMarksOnly() bool {
+	if x != nil {
+		return x.MarksOnly
+	}
+	return false
+}
+
+func (x *ResyncDisk) GetCaughtUpBytes() int64 {
+	if x != nil {
+		return x.CaughtUpBytes
 	}
 	return 0
 }
@@ -873,7 +904,7 @@ var File_vmreplica_v1_resync_proto protoreflect.FileDescriptor
 
 const file_vmreplica_v1_resync_proto_rawDesc = "" +
 	"\n" +
-	"\x19vmreplica/v1/resync.proto\x12\fvmreplica.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19vmreplica/v1/access.proto\x1a\x1evmreplica/v1/replication.proto\"\xb5\x06\n" +
+	"\x19vmreplica/v1/resync.proto\x12\fvmreplica.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19vmreplica/v1/access.proto\x1a\x1evmreplica/v1/replication.proto\"\xcd\x06\n" +
 	"\x06Resync\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x0e\n" +
 	"\x02vm\x18\x02 \x01(\tR\x02vm\x12,\n" +
@@ -901,7 +932,8 @@ const file_vmreplica_v1_resync_proto_rawDesc = "" +
 	"\x11next_attempt_time\x18\x12 \x01(\v2\x1a.google.protobuf.TimestampR\x0fnextAttemptTime\x12\x18\n" +
 	"\alineage\x18\x13 \x01(\tR\alineage\x12\x18\n" +
 	"\aproblem\x18\x14 \x01(\tR\aproblem\x12\x16\n" +
-	"\x06remedy\x18\x15 \x01(\tR\x06remedy\"\xd4\x03\n" +
+	"\x06remedy\x18\x15 \x01(\tR\x06remedy\x12\x16\n" +
+	"\x06rounds\x18\x16 \x01(\rR\x06rounds\"\x9b\x04\n" +
 	"\n" +
 	"ResyncDisk\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
@@ -917,7 +949,10 @@ const file_vmreplica_v1_resync_proto_rawDesc = "" +
 	"\x04root\x18\n" +
 	" \x01(\tR\x04root\x12:\n" +
 	"\bprogress\x18\v \x01(\v2\x1e.vmreplica.v1.TransferProgressR\bprogress\x12'\n" +
-	"\x0fsegments_resent\x18\f \x01(\x03R\x0esegmentsResent\"\xdc\x01\n" +
+	"\x0fsegments_resent\x18\f \x01(\x03R\x0esegmentsResent\x12\x1d\n" +
+	"\n" +
+	"marks_only\x18\r \x01(\bR\tmarksOnly\x12&\n" +
+	"\x0fcaught_up_bytes\x18\x0e \x01(\x03R\rcaughtUpBytes\"\xdc\x01\n" +
 	"\x12StartResyncRequest\x12\x0e\n" +
 	"\x02vm\x18\x01 \x01(\tR\x02vm\x12,\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x18.vmreplica.v1.ResyncKindR\x04kind\x129\n" +
@@ -951,7 +986,7 @@ const file_vmreplica_v1_resync_proto_rawDesc = "" +
 	"\x17RESYNC_KIND_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13RESYNC_KIND_INITIAL\x10\x01\x12\x16\n" +
 	"\x12RESYNC_KIND_RESYNC\x10\x02\x12\x16\n" +
-	"\x12RESYNC_KIND_VERIFY\x10\x03*\x88\x02\n" +
+	"\x12RESYNC_KIND_VERIFY\x10\x03*\xa6\x02\n" +
 	"\vResyncState\x12\x1c\n" +
 	"\x18RESYNC_STATE_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16RESYNC_STATE_SCHEDULED\x10\x01\x12\x1a\n" +
@@ -961,7 +996,9 @@ const file_vmreplica_v1_resync_proto_rawDesc = "" +
 	"\x14RESYNC_STATE_MERGING\x10\x06\x12\x15\n" +
 	"\x11RESYNC_STATE_DONE\x10\a\x12\x1a\n" +
 	"\x16RESYNC_STATE_CANCELLED\x10\b\x12\x17\n" +
-	"\x13RESYNC_STATE_FAILED\x10\t\"\x04\b\x03\x10\x032\xaf\x03\n" +
+	"\x13RESYNC_STATE_FAILED\x10\t\x12\x1c\n" +
+	"\x18RESYNC_STATE_CATCHING_UP\x10\n" +
+	"\"\x04\b\x03\x10\x032\xaf\x03\n" +
 	"\rResyncService\x12N\n" +
 	"\vStartResync\x12 .vmreplica.v1.StartResyncRequest\x1a\x14.vmreplica.v1.Resync\"\a\xaa\xbc\x18\x03\n" +
 	"\x01\x03\x12K\n" +

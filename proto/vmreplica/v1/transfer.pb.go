@@ -131,6 +131,8 @@ const (
 	TransferKind_TRANSFER_KIND_INITIAL     TransferKind = 1
 	TransferKind_TRANSFER_KIND_RESYNC      TransferKind = 2
 	TransferKind_TRANSFER_KIND_VERIFY      TransferKind = 3
+	// What was marked since the cut that the replica holds: nothing is compared.
+	TransferKind_TRANSFER_KIND_DELTA TransferKind = 4
 )
 
 // Enum value maps for TransferKind.
@@ -140,12 +142,14 @@ var (
 		1: "TRANSFER_KIND_INITIAL",
 		2: "TRANSFER_KIND_RESYNC",
 		3: "TRANSFER_KIND_VERIFY",
+		4: "TRANSFER_KIND_DELTA",
 	}
 	TransferKind_value = map[string]int32{
 		"TRANSFER_KIND_UNSPECIFIED": 0,
 		"TRANSFER_KIND_INITIAL":     1,
 		"TRANSFER_KIND_RESYNC":      2,
 		"TRANSFER_KIND_VERIFY":      3,
+		"TRANSFER_KIND_DELTA":       4,
 	}
 )
 
@@ -519,10 +523,12 @@ func (x *HelloResponse) GetAuthorization() string {
 }
 
 type ReconcileRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Relationship  *Relationship          `protobuf:"bytes,1,opt,name=relationship,proto3" json:"relationship,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Relationship *Relationship          `protobuf:"bytes,1,opt,name=relationship,proto3" json:"relationship,omitempty"`
+	// The recovery points that the operator wants kept, 0 to 24; unset says nothing.
+	RecoveryPoints *int32 `protobuf:"varint,2,opt,name=recovery_points,json=recoveryPoints,proto3,oneof" json:"recovery_points,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *ReconcileRequest) Reset() {
@@ -560,6 +566,13 @@ func (x *ReconcileRequest) GetRelationship() *Relationship {
 		return x.Relationship
 	}
 	return nil
+}
+
+func (x *ReconcileRequest) GetRecoveryPoints() int32 {
+	if x != nil && x.RecoveryPoints != nil {
+		return *x.RecoveryPoints
+	}
+	return 0
 }
 
 type ReconcileResponse struct {
@@ -1036,13 +1049,18 @@ type BeginTransferRequest struct {
 	Kind     TransferKind    `protobuf:"varint,3,opt,name=kind,proto3,enum=vmreplica.v1.TransferKind" json:"kind,omitempty"`
 	Disks    []*TransferDisk `protobuf:"bytes,4,rep,name=disks,proto3" json:"disks,omitempty"`
 	Proof    ProofAlgorithm  `protobuf:"varint,5,opt,name=proof,proto3,enum=vmreplica.v1.ProofAlgorithm" json:"proof,omitempty"`
-	// The replica's lineage and cut that the primary knows; empty before the first.
+	// The replica's lineage and cut that the primary knows; empty before the first. A delta, and a resync that ships
+	// only the marks of some disks, is refused with REPLICA_RECORD_MISMATCH unless they are the replica's.
 	Lineage string `protobuf:"bytes,6,opt,name=lineage,proto3" json:"lineage,omitempty"`
 	Cut     string `protobuf:"bytes,7,opt,name=cut,proto3" json:"cut,omitempty"`
 	// Discard another open transfer of this VM with its differing disks.
-	Restart       bool `protobuf:"varint,8,opt,name=restart,proto3" json:"restart,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Restart bool `protobuf:"varint,8,opt,name=restart,proto3" json:"restart,omitempty"`
+	// The recovery points that the operator wants kept, 0 to 24.
+	RecoveryPoints int32 `protobuf:"varint,9,opt,name=recovery_points,json=recoveryPoints,proto3" json:"recovery_points,omitempty"`
+	// Disks of a resync whose marks are exact: no pass goes over them, only what is marked is shipped.
+	MarksOnlyDisks []string `protobuf:"bytes,10,rep,name=marks_only_disks,json=marksOnlyDisks,proto3" json:"marks_only_disks,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *BeginTransferRequest) Reset() {
@@ -1129,6 +1147,20 @@ func (x *BeginTransferRequest) GetRestart() bool {
 		return x.Restart
 	}
 	return false
+}
+
+func (x *BeginTransferRequest) GetRecoveryPoints() int32 {
+	if x != nil {
+		return x.RecoveryPoints
+	}
+	return 0
+}
+
+func (x *BeginTransferRequest) GetMarksOnlyDisks() []string {
+	if x != nil {
+		return x.MarksOnlyDisks
+	}
+	return nil
 }
 
 type BeginTransferResponse struct {
@@ -2349,6 +2381,480 @@ func (x *TransferFinished) GetRoot() []byte {
 	return nil
 }
 
+// From the primary: one shipment of one disk.
+type ShipRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Message:
+	//
+	//	*ShipRequest_Open
+	//	*ShipRequest_Frame
+	//	*ShipRequest_Finish
+	Message       isShipRequest_Message `protobuf_oneof:"message"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShipRequest) Reset() {
+	*x = ShipRequest{}
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShipRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShipRequest) ProtoMessage() {}
+
+func (x *ShipRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShipRequest.ProtoReflect.Descriptor instead.
+func (*ShipRequest) Descriptor() ([]byte, []int) {
+	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *ShipRequest) GetMessage() isShipRequest_Message {
+	if x != nil {
+		return x.Message
+	}
+	return nil
+}
+
+func (x *ShipRequest) GetOpen() *ShipOpen {
+	if x != nil {
+		if x, ok := x.Message.(*ShipRequest_Open); ok {
+			return x.Open
+		}
+	}
+	return nil
+}
+
+func (x *ShipRequest) GetFrame() *Frame {
+	if x != nil {
+		if x, ok := x.Message.(*ShipRequest_Frame); ok {
+			return x.Frame
+		}
+	}
+	return nil
+}
+
+func (x *ShipRequest) GetFinish() *ShipFinish {
+	if x != nil {
+		if x, ok := x.Message.(*ShipRequest_Finish); ok {
+			return x.Finish
+		}
+	}
+	return nil
+}
+
+type isShipRequest_Message interface {
+	isShipRequest_Message()
+}
+
+type ShipRequest_Open struct {
+	Open *ShipOpen `protobuf:"bytes,1,opt,name=open,proto3,oneof"`
+}
+
+type ShipRequest_Frame struct {
+	Frame *Frame `protobuf:"bytes,2,opt,name=frame,proto3,oneof"`
+}
+
+type ShipRequest_Finish struct {
+	Finish *ShipFinish `protobuf:"bytes,3,opt,name=finish,proto3,oneof"`
+}
+
+func (*ShipRequest_Open) isShipRequest_Message() {}
+
+func (*ShipRequest_Frame) isShipRequest_Message() {}
+
+func (*ShipRequest_Finish) isShipRequest_Message() {}
+
+type ShipOpen struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Relationship *Relationship          `protobuf:"bytes,1,opt,name=relationship,proto3" json:"relationship,omitempty"`
+	Transfer     string                 `protobuf:"bytes,2,opt,name=transfer,proto3" json:"transfer,omitempty"`
+	Disk         string                 `protobuf:"bytes,3,opt,name=disk,proto3" json:"disk,omitempty"`
+	// Higher than any session before it on this disk; the replica stops the older one.
+	Session uint64 `protobuf:"varint,4,opt,name=session,proto3" json:"session,omitempty"`
+	// Names the shipment: 32 hexadecimal digits, never reused. The last one before a commit is the cut's.
+	Shipment      string `protobuf:"bytes,5,opt,name=shipment,proto3" json:"shipment,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShipOpen) Reset() {
+	*x = ShipOpen{}
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShipOpen) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShipOpen) ProtoMessage() {}
+
+func (x *ShipOpen) ProtoReflect() protoreflect.Message {
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShipOpen.ProtoReflect.Descriptor instead.
+func (*ShipOpen) Descriptor() ([]byte, []int) {
+	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *ShipOpen) GetRelationship() *Relationship {
+	if x != nil {
+		return x.Relationship
+	}
+	return nil
+}
+
+func (x *ShipOpen) GetTransfer() string {
+	if x != nil {
+		return x.Transfer
+	}
+	return ""
+}
+
+func (x *ShipOpen) GetDisk() string {
+	if x != nil {
+		return x.Disk
+	}
+	return ""
+}
+
+func (x *ShipOpen) GetSession() uint64 {
+	if x != nil {
+		return x.Session
+	}
+	return 0
+}
+
+func (x *ShipOpen) GetShipment() string {
+	if x != nil {
+		return x.Shipment
+	}
+	return ""
+}
+
+// No further frames. Root is over every frame's extents and plaintext, in order: see docs/wire.md.
+type ShipFinish struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Root  []byte                 `protobuf:"bytes,1,opt,name=root,proto3" json:"root,omitempty"`
+	// How many frames there were, and how many bytes of the disk their extents cover.
+	Frames        uint64 `protobuf:"varint,2,opt,name=frames,proto3" json:"frames,omitempty"`
+	CoveredBytes  int64  `protobuf:"varint,3,opt,name=covered_bytes,json=coveredBytes,proto3" json:"covered_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShipFinish) Reset() {
+	*x = ShipFinish{}
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShipFinish) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShipFinish) ProtoMessage() {}
+
+func (x *ShipFinish) ProtoReflect() protoreflect.Message {
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShipFinish.ProtoReflect.Descriptor instead.
+func (*ShipFinish) Descriptor() ([]byte, []int) {
+	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *ShipFinish) GetRoot() []byte {
+	if x != nil {
+		return x.Root
+	}
+	return nil
+}
+
+func (x *ShipFinish) GetFrames() uint64 {
+	if x != nil {
+		return x.Frames
+	}
+	return 0
+}
+
+func (x *ShipFinish) GetCoveredBytes() int64 {
+	if x != nil {
+		return x.CoveredBytes
+	}
+	return 0
+}
+
+// From the replica.
+type ShipResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Message:
+	//
+	//	*ShipResponse_Opened
+	//	*ShipResponse_Acknowledgement
+	//	*ShipResponse_Finished
+	Message       isShipResponse_Message `protobuf_oneof:"message"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShipResponse) Reset() {
+	*x = ShipResponse{}
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShipResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShipResponse) ProtoMessage() {}
+
+func (x *ShipResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShipResponse.ProtoReflect.Descriptor instead.
+func (*ShipResponse) Descriptor() ([]byte, []int) {
+	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *ShipResponse) GetMessage() isShipResponse_Message {
+	if x != nil {
+		return x.Message
+	}
+	return nil
+}
+
+func (x *ShipResponse) GetOpened() *ShipOpened {
+	if x != nil {
+		if x, ok := x.Message.(*ShipResponse_Opened); ok {
+			return x.Opened
+		}
+	}
+	return nil
+}
+
+func (x *ShipResponse) GetAcknowledgement() *ShipAcknowledgement {
+	if x != nil {
+		if x, ok := x.Message.(*ShipResponse_Acknowledgement); ok {
+			return x.Acknowledgement
+		}
+	}
+	return nil
+}
+
+func (x *ShipResponse) GetFinished() *ShipFinished {
+	if x != nil {
+		if x, ok := x.Message.(*ShipResponse_Finished); ok {
+			return x.Finished
+		}
+	}
+	return nil
+}
+
+type isShipResponse_Message interface {
+	isShipResponse_Message()
+}
+
+type ShipResponse_Opened struct {
+	Opened *ShipOpened `protobuf:"bytes,1,opt,name=opened,proto3,oneof"`
+}
+
+type ShipResponse_Acknowledgement struct {
+	Acknowledgement *ShipAcknowledgement `protobuf:"bytes,2,opt,name=acknowledgement,proto3,oneof"`
+}
+
+type ShipResponse_Finished struct {
+	Finished *ShipFinished `protobuf:"bytes,3,opt,name=finished,proto3,oneof"`
+}
+
+func (*ShipResponse_Opened) isShipResponse_Message() {}
+
+func (*ShipResponse_Acknowledgement) isShipResponse_Message() {}
+
+func (*ShipResponse_Finished) isShipResponse_Message() {}
+
+type ShipOpened struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Plaintext bytes of frames that may be under way.
+	FrameCreditBytes int64 `protobuf:"varint,1,opt,name=frame_credit_bytes,json=frameCreditBytes,proto3" json:"frame_credit_bytes,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *ShipOpened) Reset() {
+	*x = ShipOpened{}
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShipOpened) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShipOpened) ProtoMessage() {}
+
+func (x *ShipOpened) ProtoReflect() protoreflect.Message {
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShipOpened.ProtoReflect.Descriptor instead.
+func (*ShipOpened) Descriptor() ([]byte, []int) {
+	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *ShipOpened) GetFrameCreditBytes() int64 {
+	if x != nil {
+		return x.FrameCreditBytes
+	}
+	return 0
+}
+
+type ShipAcknowledgement struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Frames up to this sequence are written to the differencing disk, and gives their credit back. They are durable with
+	// the shipment's end.
+	FrameSequence uint64 `protobuf:"varint,1,opt,name=frame_sequence,json=frameSequence,proto3" json:"frame_sequence,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShipAcknowledgement) Reset() {
+	*x = ShipAcknowledgement{}
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShipAcknowledgement) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShipAcknowledgement) ProtoMessage() {}
+
+func (x *ShipAcknowledgement) ProtoReflect() protoreflect.Message {
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShipAcknowledgement.ProtoReflect.Descriptor instead.
+func (*ShipAcknowledgement) Descriptor() ([]byte, []int) {
+	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *ShipAcknowledgement) GetFrameSequence() uint64 {
+	if x != nil {
+		return x.FrameSequence
+	}
+	return 0
+}
+
+// The shipment has the primary's root, and is durable with everything that was shipped before.
+type ShipFinished struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Root          []byte                 `protobuf:"bytes,1,opt,name=root,proto3" json:"root,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShipFinished) Reset() {
+	*x = ShipFinished{}
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShipFinished) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShipFinished) ProtoMessage() {}
+
+func (x *ShipFinished) ProtoReflect() protoreflect.Message {
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShipFinished.ProtoReflect.Descriptor instead.
+func (*ShipFinished) Descriptor() ([]byte, []int) {
+	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *ShipFinished) GetRoot() []byte {
+	if x != nil {
+		return x.Root
+	}
+	return nil
+}
+
 type CommitTransferRequest struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
 	Relationship *Relationship          `protobuf:"bytes,1,opt,name=relationship,proto3" json:"relationship,omitempty"`
@@ -2357,14 +2863,16 @@ type CommitTransferRequest struct {
 	Lineage string `protobuf:"bytes,3,opt,name=lineage,proto3" json:"lineage,omitempty"`
 	Cut     string `protobuf:"bytes,4,opt,name=cut,proto3" json:"cut,omitempty"`
 	// What the replica must hold, for every disk of the transfer.
-	Disks         []*CommitDisk `protobuf:"bytes,5,rep,name=disks,proto3" json:"disks,omitempty"`
+	Disks []*CommitDisk `protobuf:"bytes,5,rep,name=disks,proto3" json:"disks,omitempty"`
+	// When the machine was as the cut has it.
+	CutTime       *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=cut_time,json=cutTime,proto3" json:"cut_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CommitTransferRequest) Reset() {
 	*x = CommitTransferRequest{}
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[30]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2376,7 +2884,7 @@ func (x *CommitTransferRequest) String() string {
 func (*CommitTransferRequest) ProtoMessage() {}
 
 func (x *CommitTransferRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[30]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2389,7 +2897,7 @@ func (x *CommitTransferRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommitTransferRequest.ProtoReflect.Descriptor instead.
 func (*CommitTransferRequest) Descriptor() ([]byte, []int) {
-	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{30}
+	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *CommitTransferRequest) GetRelationship() *Relationship {
@@ -2427,18 +2935,30 @@ func (x *CommitTransferRequest) GetDisks() []*CommitDisk {
 	return nil
 }
 
+func (x *CommitTransferRequest) GetCutTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CutTime
+	}
+	return nil
+}
+
 type CommitDisk struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	// The disk's root: 32 bytes.
-	Root          []byte `protobuf:"bytes,2,opt,name=root,proto3" json:"root,omitempty"`
+	// The disk's root: 32 bytes. Of a disk that was compared it is the pass's; of one that only shipped its marks that of
+	// the commit before.
+	Root []byte `protobuf:"bytes,2,opt,name=root,proto3" json:"root,omitempty"`
+	// The last shipment and its root; both empty where nothing was shipped. The committed root is then the chain value of
+	// root extended by shipment_root.
+	Shipment      string `protobuf:"bytes,3,opt,name=shipment,proto3" json:"shipment,omitempty"`
+	ShipmentRoot  []byte `protobuf:"bytes,4,opt,name=shipment_root,json=shipmentRoot,proto3" json:"shipment_root,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CommitDisk) Reset() {
 	*x = CommitDisk{}
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[31]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2450,7 +2970,7 @@ func (x *CommitDisk) String() string {
 func (*CommitDisk) ProtoMessage() {}
 
 func (x *CommitDisk) ProtoReflect() protoreflect.Message {
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[31]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2463,7 +2983,7 @@ func (x *CommitDisk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommitDisk.ProtoReflect.Descriptor instead.
 func (*CommitDisk) Descriptor() ([]byte, []int) {
-	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{31}
+	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *CommitDisk) GetId() string {
@@ -2480,6 +3000,20 @@ func (x *CommitDisk) GetRoot() []byte {
 	return nil
 }
 
+func (x *CommitDisk) GetShipment() string {
+	if x != nil {
+		return x.Shipment
+	}
+	return ""
+}
+
+func (x *CommitDisk) GetShipmentRoot() []byte {
+	if x != nil {
+		return x.ShipmentRoot
+	}
+	return nil
+}
+
 type CommitTransferResponse struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Lineage string                 `protobuf:"bytes,1,opt,name=lineage,proto3" json:"lineage,omitempty"`
@@ -2492,7 +3026,7 @@ type CommitTransferResponse struct {
 
 func (x *CommitTransferResponse) Reset() {
 	*x = CommitTransferResponse{}
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[32]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2504,7 +3038,7 @@ func (x *CommitTransferResponse) String() string {
 func (*CommitTransferResponse) ProtoMessage() {}
 
 func (x *CommitTransferResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[32]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2517,7 +3051,7 @@ func (x *CommitTransferResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommitTransferResponse.ProtoReflect.Descriptor instead.
 func (*CommitTransferResponse) Descriptor() ([]byte, []int) {
-	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{32}
+	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *CommitTransferResponse) GetLineage() string {
@@ -2551,7 +3085,7 @@ type AbortTransferRequest struct {
 
 func (x *AbortTransferRequest) Reset() {
 	*x = AbortTransferRequest{}
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[33]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2563,7 +3097,7 @@ func (x *AbortTransferRequest) String() string {
 func (*AbortTransferRequest) ProtoMessage() {}
 
 func (x *AbortTransferRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[33]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2576,7 +3110,7 @@ func (x *AbortTransferRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AbortTransferRequest.ProtoReflect.Descriptor instead.
 func (*AbortTransferRequest) Descriptor() ([]byte, []int) {
-	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{33}
+	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *AbortTransferRequest) GetRelationship() *Relationship {
@@ -2601,7 +3135,7 @@ type AbortTransferResponse struct {
 
 func (x *AbortTransferResponse) Reset() {
 	*x = AbortTransferResponse{}
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[34]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2613,7 +3147,7 @@ func (x *AbortTransferResponse) String() string {
 func (*AbortTransferResponse) ProtoMessage() {}
 
 func (x *AbortTransferResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[34]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2626,7 +3160,7 @@ func (x *AbortTransferResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AbortTransferResponse.ProtoReflect.Descriptor instead.
 func (*AbortTransferResponse) Descriptor() ([]byte, []int) {
-	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{34}
+	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{41}
 }
 
 type ReleaseReplicaRequest struct {
@@ -2639,7 +3173,7 @@ type ReleaseReplicaRequest struct {
 
 func (x *ReleaseReplicaRequest) Reset() {
 	*x = ReleaseReplicaRequest{}
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[35]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2651,7 +3185,7 @@ func (x *ReleaseReplicaRequest) String() string {
 func (*ReleaseReplicaRequest) ProtoMessage() {}
 
 func (x *ReleaseReplicaRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[35]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2664,7 +3198,7 @@ func (x *ReleaseReplicaRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseReplicaRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseReplicaRequest) Descriptor() ([]byte, []int) {
-	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{35}
+	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ReleaseReplicaRequest) GetRelationship() *Relationship {
@@ -2691,7 +3225,7 @@ type ReleaseReplicaResponse struct {
 
 func (x *ReleaseReplicaResponse) Reset() {
 	*x = ReleaseReplicaResponse{}
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[36]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2703,7 +3237,7 @@ func (x *ReleaseReplicaResponse) String() string {
 func (*ReleaseReplicaResponse) ProtoMessage() {}
 
 func (x *ReleaseReplicaResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_vmreplica_v1_transfer_proto_msgTypes[36]
+	mi := &file_vmreplica_v1_transfer_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2716,7 +3250,7 @@ func (x *ReleaseReplicaResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseReplicaResponse.ProtoReflect.Descriptor instead.
 func (*ReleaseReplicaResponse) Descriptor() ([]byte, []int) {
-	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{36}
+	return file_vmreplica_v1_transfer_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ReleaseReplicaResponse) GetNotes() []string {
@@ -2755,9 +3289,11 @@ const file_vmreplica_v1_transfer_proto_rawDesc = "" +
 	"\x04time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1d\n" +
 	"\n" +
 	"free_bytes\x18\x06 \x01(\x03R\tfreeBytes\x12$\n" +
-	"\rauthorization\x18\a \x01(\tR\rauthorization\"R\n" +
+	"\rauthorization\x18\a \x01(\tR\rauthorization\"\x94\x01\n" +
 	"\x10ReconcileRequest\x12>\n" +
-	"\frelationship\x18\x01 \x01(\v2\x1a.vmreplica.v1.RelationshipR\frelationship\"\xc6\x02\n" +
+	"\frelationship\x18\x01 \x01(\v2\x1a.vmreplica.v1.RelationshipR\frelationship\x12,\n" +
+	"\x0frecovery_points\x18\x02 \x01(\x05H\x00R\x0erecoveryPoints\x88\x01\x01B\x12\n" +
+	"\x10_recovery_points\"\xc6\x02\n" +
 	"\x11ReconcileResponse\x12\x18\n" +
 	"\alineage\x18\x01 \x01(\tR\alineage\x12\x10\n" +
 	"\x03cut\x18\x02 \x01(\tR\x03cut\x12\x1a\n" +
@@ -2795,7 +3331,7 @@ const file_vmreplica_v1_transfer_proto_rawDesc = "" +
 	"size_bytes\x18\x02 \x01(\x03R\tsizeBytes\x120\n" +
 	"\x14logical_sector_bytes\x18\x03 \x01(\rR\x12logicalSectorBytes\x120\n" +
 	"\x06format\x18\x04 \x01(\x0e2\x18.vmreplica.v1.DiskFormatR\x06format\x12I\n" +
-	"\x13differencing_format\x18\x05 \x01(\x0e2\x18.vmreplica.v1.DiskFormatR\x12differencingFormat\"\xce\x02\n" +
+	"\x13differencing_format\x18\x05 \x01(\x0e2\x18.vmreplica.v1.DiskFormatR\x12differencingFormat\"\xa1\x03\n" +
 	"\x14BeginTransferRequest\x12>\n" +
 	"\frelationship\x18\x01 \x01(\v2\x1a.vmreplica.v1.RelationshipR\frelationship\x12\x1a\n" +
 	"\btransfer\x18\x02 \x01(\tR\btransfer\x12.\n" +
@@ -2804,7 +3340,10 @@ const file_vmreplica_v1_transfer_proto_rawDesc = "" +
 	"\x05proof\x18\x05 \x01(\x0e2\x1c.vmreplica.v1.ProofAlgorithmR\x05proof\x12\x18\n" +
 	"\alineage\x18\x06 \x01(\tR\alineage\x12\x10\n" +
 	"\x03cut\x18\a \x01(\tR\x03cut\x12\x18\n" +
-	"\arestart\x18\b \x01(\bR\arestart\"O\n" +
+	"\arestart\x18\b \x01(\bR\arestart\x12'\n" +
+	"\x0frecovery_points\x18\t \x01(\x05R\x0erecoveryPoints\x12(\n" +
+	"\x10marks_only_disks\x18\n" +
+	" \x03(\tR\x0emarksOnlyDisks\"O\n" +
 	"\x15BeginTransferResponse\x126\n" +
 	"\acursors\x18\x01 \x03(\v2\x1c.vmreplica.v1.TransferCursorR\acursors\"n\n" +
 	"\x0eTransferCursor\x12\x12\n" +
@@ -2882,17 +3421,48 @@ const file_vmreplica_v1_transfer_proto_rawDesc = "" +
 	"\x0eproven_segment\x18\x02 \x01(\x03R\rprovenSegment\x12'\n" +
 	"\x0fdurable_segment\x18\x03 \x01(\x03R\x0edurableSegment\"&\n" +
 	"\x10TransferFinished\x12\x12\n" +
-	"\x04root\x18\x01 \x01(\fR\x04root\"\xcf\x01\n" +
+	"\x04root\x18\x01 \x01(\fR\x04root\"\xa7\x01\n" +
+	"\vShipRequest\x12,\n" +
+	"\x04open\x18\x01 \x01(\v2\x16.vmreplica.v1.ShipOpenH\x00R\x04open\x12+\n" +
+	"\x05frame\x18\x02 \x01(\v2\x13.vmreplica.v1.FrameH\x00R\x05frame\x122\n" +
+	"\x06finish\x18\x03 \x01(\v2\x18.vmreplica.v1.ShipFinishH\x00R\x06finishB\t\n" +
+	"\amessage\"\xb0\x01\n" +
+	"\bShipOpen\x12>\n" +
+	"\frelationship\x18\x01 \x01(\v2\x1a.vmreplica.v1.RelationshipR\frelationship\x12\x1a\n" +
+	"\btransfer\x18\x02 \x01(\tR\btransfer\x12\x12\n" +
+	"\x04disk\x18\x03 \x01(\tR\x04disk\x12\x18\n" +
+	"\asession\x18\x04 \x01(\x04R\asession\x12\x1a\n" +
+	"\bshipment\x18\x05 \x01(\tR\bshipment\"]\n" +
+	"\n" +
+	"ShipFinish\x12\x12\n" +
+	"\x04root\x18\x01 \x01(\fR\x04root\x12\x16\n" +
+	"\x06frames\x18\x02 \x01(\x04R\x06frames\x12#\n" +
+	"\rcovered_bytes\x18\x03 \x01(\x03R\fcoveredBytes\"\xd6\x01\n" +
+	"\fShipResponse\x122\n" +
+	"\x06opened\x18\x01 \x01(\v2\x18.vmreplica.v1.ShipOpenedH\x00R\x06opened\x12M\n" +
+	"\x0facknowledgement\x18\x02 \x01(\v2!.vmreplica.v1.ShipAcknowledgementH\x00R\x0facknowledgement\x128\n" +
+	"\bfinished\x18\x03 \x01(\v2\x1a.vmreplica.v1.ShipFinishedH\x00R\bfinishedB\t\n" +
+	"\amessage\":\n" +
+	"\n" +
+	"ShipOpened\x12,\n" +
+	"\x12frame_credit_bytes\x18\x01 \x01(\x03R\x10frameCreditBytes\"<\n" +
+	"\x13ShipAcknowledgement\x12%\n" +
+	"\x0eframe_sequence\x18\x01 \x01(\x04R\rframeSequence\"\"\n" +
+	"\fShipFinished\x12\x12\n" +
+	"\x04root\x18\x01 \x01(\fR\x04root\"\x86\x02\n" +
 	"\x15CommitTransferRequest\x12>\n" +
 	"\frelationship\x18\x01 \x01(\v2\x1a.vmreplica.v1.RelationshipR\frelationship\x12\x1a\n" +
 	"\btransfer\x18\x02 \x01(\tR\btransfer\x12\x18\n" +
 	"\alineage\x18\x03 \x01(\tR\alineage\x12\x10\n" +
 	"\x03cut\x18\x04 \x01(\tR\x03cut\x12.\n" +
-	"\x05disks\x18\x05 \x03(\v2\x18.vmreplica.v1.CommitDiskR\x05disks\"0\n" +
+	"\x05disks\x18\x05 \x03(\v2\x18.vmreplica.v1.CommitDiskR\x05disks\x125\n" +
+	"\bcut_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\acutTime\"q\n" +
 	"\n" +
 	"CommitDisk\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
-	"\x04root\x18\x02 \x01(\fR\x04root\"i\n" +
+	"\x04root\x18\x02 \x01(\fR\x04root\x12\x1a\n" +
+	"\bshipment\x18\x03 \x01(\tR\bshipment\x12#\n" +
+	"\rshipment_root\x18\x04 \x01(\fR\fshipmentRoot\"i\n" +
 	"\x16CommitTransferResponse\x12\x18\n" +
 	"\alineage\x18\x01 \x01(\tR\alineage\x12\x10\n" +
 	"\x03cut\x18\x02 \x01(\tR\x03cut\x12#\n" +
@@ -2916,12 +3486,13 @@ const file_vmreplica_v1_transfer_proto_rawDesc = "" +
 	"\n" +
 	"CODEC_NONE\x10\x01\x12\x0e\n" +
 	"\n" +
-	"CODEC_ZSTD\x10\x02*|\n" +
+	"CODEC_ZSTD\x10\x02*\x95\x01\n" +
 	"\fTransferKind\x12\x1d\n" +
 	"\x19TRANSFER_KIND_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15TRANSFER_KIND_INITIAL\x10\x01\x12\x18\n" +
 	"\x14TRANSFER_KIND_RESYNC\x10\x02\x12\x18\n" +
-	"\x14TRANSFER_KIND_VERIFY\x10\x032\x83\x06\n" +
+	"\x14TRANSFER_KIND_VERIFY\x10\x03\x12\x17\n" +
+	"\x13TRANSFER_KIND_DELTA\x10\x042\xcf\x06\n" +
 	"\x0fTransferService\x12I\n" +
 	"\x05Hello\x12\x1a.vmreplica.v1.HelloRequest\x1a\x1b.vmreplica.v1.HelloResponse\"\a\xaa\xbc\x18\x03\n" +
 	"\x01\x01\x12U\n" +
@@ -2932,6 +3503,8 @@ const file_vmreplica_v1_transfer_proto_rawDesc = "" +
 	"\rBeginTransfer\x12\".vmreplica.v1.BeginTransferRequest\x1a#.vmreplica.v1.BeginTransferResponse\"\a\xaa\xbc\x18\x03\n" +
 	"\x01\x01\x12V\n" +
 	"\bTransfer\x12\x1d.vmreplica.v1.TransferRequest\x1a\x1e.vmreplica.v1.TransferResponse\"\a\xaa\xbc\x18\x03\n" +
+	"\x01\x01(\x010\x01\x12J\n" +
+	"\x04Ship\x12\x19.vmreplica.v1.ShipRequest\x1a\x1a.vmreplica.v1.ShipResponse\"\a\xaa\xbc\x18\x03\n" +
 	"\x01\x01(\x010\x01\x12d\n" +
 	"\x0eCommitTransfer\x12#.vmreplica.v1.CommitTransferRequest\x1a$.vmreplica.v1.CommitTransferResponse\"\a\xaa\xbc\x18\x03\n" +
 	"\x01\x01\x12a\n" +
@@ -2953,7 +3526,7 @@ func file_vmreplica_v1_transfer_proto_rawDescGZIP() []byte {
 }
 
 var file_vmreplica_v1_transfer_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_vmreplica_v1_transfer_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
+var file_vmreplica_v1_transfer_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
 var file_vmreplica_v1_transfer_proto_goTypes = []any{
 	(ProofAlgorithm)(0),             // 0: vmreplica.v1.ProofAlgorithm
 	(Codec)(0),                      // 1: vmreplica.v1.Codec
@@ -2989,31 +3562,38 @@ var file_vmreplica_v1_transfer_proto_goTypes = []any{
 	(*SegmentMismatch)(nil),         // 31: vmreplica.v1.SegmentMismatch
 	(*TransferAcknowledgement)(nil), // 32: vmreplica.v1.TransferAcknowledgement
 	(*TransferFinished)(nil),        // 33: vmreplica.v1.TransferFinished
-	(*CommitTransferRequest)(nil),   // 34: vmreplica.v1.CommitTransferRequest
-	(*CommitDisk)(nil),              // 35: vmreplica.v1.CommitDisk
-	(*CommitTransferResponse)(nil),  // 36: vmreplica.v1.CommitTransferResponse
-	(*AbortTransferRequest)(nil),    // 37: vmreplica.v1.AbortTransferRequest
-	(*AbortTransferResponse)(nil),   // 38: vmreplica.v1.AbortTransferResponse
-	(*ReleaseReplicaRequest)(nil),   // 39: vmreplica.v1.ReleaseReplicaRequest
-	(*ReleaseReplicaResponse)(nil),  // 40: vmreplica.v1.ReleaseReplicaResponse
-	(*timestamppb.Timestamp)(nil),   // 41: google.protobuf.Timestamp
-	(DiskFormat)(0),                 // 42: vmreplica.v1.DiskFormat
+	(*ShipRequest)(nil),             // 34: vmreplica.v1.ShipRequest
+	(*ShipOpen)(nil),                // 35: vmreplica.v1.ShipOpen
+	(*ShipFinish)(nil),              // 36: vmreplica.v1.ShipFinish
+	(*ShipResponse)(nil),            // 37: vmreplica.v1.ShipResponse
+	(*ShipOpened)(nil),              // 38: vmreplica.v1.ShipOpened
+	(*ShipAcknowledgement)(nil),     // 39: vmreplica.v1.ShipAcknowledgement
+	(*ShipFinished)(nil),            // 40: vmreplica.v1.ShipFinished
+	(*CommitTransferRequest)(nil),   // 41: vmreplica.v1.CommitTransferRequest
+	(*CommitDisk)(nil),              // 42: vmreplica.v1.CommitDisk
+	(*CommitTransferResponse)(nil),  // 43: vmreplica.v1.CommitTransferResponse
+	(*AbortTransferRequest)(nil),    // 44: vmreplica.v1.AbortTransferRequest
+	(*AbortTransferResponse)(nil),   // 45: vmreplica.v1.AbortTransferResponse
+	(*ReleaseReplicaRequest)(nil),   // 46: vmreplica.v1.ReleaseReplicaRequest
+	(*ReleaseReplicaResponse)(nil),  // 47: vmreplica.v1.ReleaseReplicaResponse
+	(*timestamppb.Timestamp)(nil),   // 48: google.protobuf.Timestamp
+	(DiskFormat)(0),                 // 49: vmreplica.v1.DiskFormat
 }
 var file_vmreplica_v1_transfer_proto_depIdxs = []int32{
 	6,  // 0: vmreplica.v1.HelloRequest.proofs:type_name -> vmreplica.v1.ProofSpeed
-	41, // 1: vmreplica.v1.HelloRequest.time:type_name -> google.protobuf.Timestamp
+	48, // 1: vmreplica.v1.HelloRequest.time:type_name -> google.protobuf.Timestamp
 	0,  // 2: vmreplica.v1.ProofSpeed.algorithm:type_name -> vmreplica.v1.ProofAlgorithm
 	0,  // 3: vmreplica.v1.HelloResponse.proof:type_name -> vmreplica.v1.ProofAlgorithm
 	1,  // 4: vmreplica.v1.HelloResponse.codecs:type_name -> vmreplica.v1.Codec
-	41, // 5: vmreplica.v1.HelloResponse.time:type_name -> google.protobuf.Timestamp
+	48, // 5: vmreplica.v1.HelloResponse.time:type_name -> google.protobuf.Timestamp
 	4,  // 6: vmreplica.v1.ReconcileRequest.relationship:type_name -> vmreplica.v1.Relationship
 	11, // 7: vmreplica.v1.ReconcileResponse.disks:type_name -> vmreplica.v1.ReconcileDisk
 	10, // 8: vmreplica.v1.ReconcileResponse.merge_problem:type_name -> vmreplica.v1.MergeProblem
-	41, // 9: vmreplica.v1.MergeProblem.since:type_name -> google.protobuf.Timestamp
+	48, // 9: vmreplica.v1.MergeProblem.since:type_name -> google.protobuf.Timestamp
 	4,  // 10: vmreplica.v1.PrepareReplicaRequest.relationship:type_name -> vmreplica.v1.Relationship
 	14, // 11: vmreplica.v1.PrepareReplicaRequest.disks:type_name -> vmreplica.v1.TransferDisk
-	42, // 12: vmreplica.v1.TransferDisk.format:type_name -> vmreplica.v1.DiskFormat
-	42, // 13: vmreplica.v1.TransferDisk.differencing_format:type_name -> vmreplica.v1.DiskFormat
+	49, // 12: vmreplica.v1.TransferDisk.format:type_name -> vmreplica.v1.DiskFormat
+	49, // 13: vmreplica.v1.TransferDisk.differencing_format:type_name -> vmreplica.v1.DiskFormat
 	4,  // 14: vmreplica.v1.BeginTransferRequest.relationship:type_name -> vmreplica.v1.Relationship
 	2,  // 15: vmreplica.v1.BeginTransferRequest.kind:type_name -> vmreplica.v1.TransferKind
 	14, // 16: vmreplica.v1.BeginTransferRequest.disks:type_name -> vmreplica.v1.TransferDisk
@@ -3037,31 +3617,41 @@ var file_vmreplica_v1_transfer_proto_depIdxs = []int32{
 	17, // 34: vmreplica.v1.TransferOpened.cursor:type_name -> vmreplica.v1.TransferCursor
 	29, // 35: vmreplica.v1.Digests.runs:type_name -> vmreplica.v1.DigestRun
 	3,  // 36: vmreplica.v1.DigestRun.kind:type_name -> vmreplica.v1.DigestRun.Kind
-	4,  // 37: vmreplica.v1.CommitTransferRequest.relationship:type_name -> vmreplica.v1.Relationship
-	35, // 38: vmreplica.v1.CommitTransferRequest.disks:type_name -> vmreplica.v1.CommitDisk
-	4,  // 39: vmreplica.v1.AbortTransferRequest.relationship:type_name -> vmreplica.v1.Relationship
-	4,  // 40: vmreplica.v1.ReleaseReplicaRequest.relationship:type_name -> vmreplica.v1.Relationship
-	5,  // 41: vmreplica.v1.TransferService.Hello:input_type -> vmreplica.v1.HelloRequest
-	8,  // 42: vmreplica.v1.TransferService.Reconcile:input_type -> vmreplica.v1.ReconcileRequest
-	12, // 43: vmreplica.v1.TransferService.PrepareReplica:input_type -> vmreplica.v1.PrepareReplicaRequest
-	15, // 44: vmreplica.v1.TransferService.BeginTransfer:input_type -> vmreplica.v1.BeginTransferRequest
-	18, // 45: vmreplica.v1.TransferService.Transfer:input_type -> vmreplica.v1.TransferRequest
-	34, // 46: vmreplica.v1.TransferService.CommitTransfer:input_type -> vmreplica.v1.CommitTransferRequest
-	37, // 47: vmreplica.v1.TransferService.AbortTransfer:input_type -> vmreplica.v1.AbortTransferRequest
-	39, // 48: vmreplica.v1.TransferService.ReleaseReplica:input_type -> vmreplica.v1.ReleaseReplicaRequest
-	7,  // 49: vmreplica.v1.TransferService.Hello:output_type -> vmreplica.v1.HelloResponse
-	9,  // 50: vmreplica.v1.TransferService.Reconcile:output_type -> vmreplica.v1.ReconcileResponse
-	13, // 51: vmreplica.v1.TransferService.PrepareReplica:output_type -> vmreplica.v1.PrepareReplicaResponse
-	16, // 52: vmreplica.v1.TransferService.BeginTransfer:output_type -> vmreplica.v1.BeginTransferResponse
-	26, // 53: vmreplica.v1.TransferService.Transfer:output_type -> vmreplica.v1.TransferResponse
-	36, // 54: vmreplica.v1.TransferService.CommitTransfer:output_type -> vmreplica.v1.CommitTransferResponse
-	38, // 55: vmreplica.v1.TransferService.AbortTransfer:output_type -> vmreplica.v1.AbortTransferResponse
-	40, // 56: vmreplica.v1.TransferService.ReleaseReplica:output_type -> vmreplica.v1.ReleaseReplicaResponse
-	49, // [49:57] is the sub-list for method output_type
-	41, // [41:49] is the sub-list for method input_type
-	41, // [41:41] is the sub-list for extension type_name
-	41, // [41:41] is the sub-list for extension extendee
-	0,  // [0:41] is the sub-list for field type_name
+	35, // 37: vmreplica.v1.ShipRequest.open:type_name -> vmreplica.v1.ShipOpen
+	22, // 38: vmreplica.v1.ShipRequest.frame:type_name -> vmreplica.v1.Frame
+	36, // 39: vmreplica.v1.ShipRequest.finish:type_name -> vmreplica.v1.ShipFinish
+	4,  // 40: vmreplica.v1.ShipOpen.relationship:type_name -> vmreplica.v1.Relationship
+	38, // 41: vmreplica.v1.ShipResponse.opened:type_name -> vmreplica.v1.ShipOpened
+	39, // 42: vmreplica.v1.ShipResponse.acknowledgement:type_name -> vmreplica.v1.ShipAcknowledgement
+	40, // 43: vmreplica.v1.ShipResponse.finished:type_name -> vmreplica.v1.ShipFinished
+	4,  // 44: vmreplica.v1.CommitTransferRequest.relationship:type_name -> vmreplica.v1.Relationship
+	42, // 45: vmreplica.v1.CommitTransferRequest.disks:type_name -> vmreplica.v1.CommitDisk
+	48, // 46: vmreplica.v1.CommitTransferRequest.cut_time:type_name -> google.protobuf.Timestamp
+	4,  // 47: vmreplica.v1.AbortTransferRequest.relationship:type_name -> vmreplica.v1.Relationship
+	4,  // 48: vmreplica.v1.ReleaseReplicaRequest.relationship:type_name -> vmreplica.v1.Relationship
+	5,  // 49: vmreplica.v1.TransferService.Hello:input_type -> vmreplica.v1.HelloRequest
+	8,  // 50: vmreplica.v1.TransferService.Reconcile:input_type -> vmreplica.v1.ReconcileRequest
+	12, // 51: vmreplica.v1.TransferService.PrepareReplica:input_type -> vmreplica.v1.PrepareReplicaRequest
+	15, // 52: vmreplica.v1.TransferService.BeginTransfer:input_type -> vmreplica.v1.BeginTransferRequest
+	18, // 53: vmreplica.v1.TransferService.Transfer:input_type -> vmreplica.v1.TransferRequest
+	34, // 54: vmreplica.v1.TransferService.Ship:input_type -> vmreplica.v1.ShipRequest
+	41, // 55: vmreplica.v1.TransferService.CommitTransfer:input_type -> vmreplica.v1.CommitTransferRequest
+	44, // 56: vmreplica.v1.TransferService.AbortTransfer:input_type -> vmreplica.v1.AbortTransferRequest
+	46, // 57: vmreplica.v1.TransferService.ReleaseReplica:input_type -> vmreplica.v1.ReleaseReplicaRequest
+	7,  // 58: vmreplica.v1.TransferService.Hello:output_type -> vmreplica.v1.HelloResponse
+	9,  // 59: vmreplica.v1.TransferService.Reconcile:output_type -> vmreplica.v1.ReconcileResponse
+	13, // 60: vmreplica.v1.TransferService.PrepareReplica:output_type -> vmreplica.v1.PrepareReplicaResponse
+	16, // 61: vmreplica.v1.TransferService.BeginTransfer:output_type -> vmreplica.v1.BeginTransferResponse
+	26, // 62: vmreplica.v1.TransferService.Transfer:output_type -> vmreplica.v1.TransferResponse
+	37, // 63: vmreplica.v1.TransferService.Ship:output_type -> vmreplica.v1.ShipResponse
+	43, // 64: vmreplica.v1.TransferService.CommitTransfer:output_type -> vmreplica.v1.CommitTransferResponse
+	45, // 65: vmreplica.v1.TransferService.AbortTransfer:output_type -> vmreplica.v1.AbortTransferResponse
+	47, // 66: vmreplica.v1.TransferService.ReleaseReplica:output_type -> vmreplica.v1.ReleaseReplicaResponse
+	58, // [58:67] is the sub-list for method output_type
+	49, // [49:58] is the sub-list for method input_type
+	49, // [49:49] is the sub-list for extension type_name
+	49, // [49:49] is the sub-list for extension extendee
+	0,  // [0:49] is the sub-list for field type_name
 }
 
 func init() { file_vmreplica_v1_transfer_proto_init() }
@@ -3071,6 +3661,7 @@ func file_vmreplica_v1_transfer_proto_init() {
 	}
 	file_vmreplica_v1_access_proto_init()
 	file_vmreplica_v1_replication_proto_init()
+	file_vmreplica_v1_transfer_proto_msgTypes[4].OneofWrappers = []any{}
 	file_vmreplica_v1_transfer_proto_msgTypes[14].OneofWrappers = []any{
 		(*TransferRequest_Open)(nil),
 		(*TransferRequest_DigestCredit)(nil),
@@ -3087,13 +3678,23 @@ func file_vmreplica_v1_transfer_proto_init() {
 		(*TransferResponse_Acknowledgement)(nil),
 		(*TransferResponse_Finished)(nil),
 	}
+	file_vmreplica_v1_transfer_proto_msgTypes[30].OneofWrappers = []any{
+		(*ShipRequest_Open)(nil),
+		(*ShipRequest_Frame)(nil),
+		(*ShipRequest_Finish)(nil),
+	}
+	file_vmreplica_v1_transfer_proto_msgTypes[33].OneofWrappers = []any{
+		(*ShipResponse_Opened)(nil),
+		(*ShipResponse_Acknowledgement)(nil),
+		(*ShipResponse_Finished)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vmreplica_v1_transfer_proto_rawDesc), len(file_vmreplica_v1_transfer_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   37,
+			NumMessages:   44,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

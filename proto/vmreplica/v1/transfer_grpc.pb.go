@@ -28,6 +28,7 @@ const (
 	TransferService_PrepareReplica_FullMethodName = "/vmreplica.v1.TransferService/PrepareReplica"
 	TransferService_BeginTransfer_FullMethodName  = "/vmreplica.v1.TransferService/BeginTransfer"
 	TransferService_Transfer_FullMethodName       = "/vmreplica.v1.TransferService/Transfer"
+	TransferService_Ship_FullMethodName           = "/vmreplica.v1.TransferService/Ship"
 	TransferService_CommitTransfer_FullMethodName = "/vmreplica.v1.TransferService/CommitTransfer"
 	TransferService_AbortTransfer_FullMethodName  = "/vmreplica.v1.TransferService/AbortTransfer"
 	TransferService_ReleaseReplica_FullMethodName = "/vmreplica.v1.TransferService/ReleaseReplica"
@@ -50,6 +51,8 @@ type TransferServiceClient interface {
 	BeginTransfer(ctx context.Context, in *BeginTransferRequest, opts ...grpc.CallOption) (*BeginTransferResponse, error)
 	// Moves one disk of an open transfer. The first message of each side is open and opened.
 	Transfer(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[TransferRequest, TransferResponse], error)
+	// Moves marked ranges of one disk into an open transfer: a round, or the cut. One stream for each.
+	Ship(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ShipRequest, ShipResponse], error)
 	// Commits an open transfer in one transaction, over all disks. Repeating it answers the same.
 	CommitTransfer(ctx context.Context, in *CommitTransferRequest, opts ...grpc.CallOption) (*CommitTransferResponse, error)
 	// Discards an open transfer; after its commit FAILED_PRECONDITION, reason COMMITTED.
@@ -119,6 +122,19 @@ func (c *transferServiceClient) Transfer(ctx context.Context, opts ...grpc.CallO
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type TransferService_TransferClient = grpc.BidiStreamingClient[TransferRequest, TransferResponse]
 
+func (c *transferServiceClient) Ship(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ShipRequest, ShipResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &TransferService_ServiceDesc.Streams[1], TransferService_Ship_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ShipRequest, ShipResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type TransferService_ShipClient = grpc.BidiStreamingClient[ShipRequest, ShipResponse]
+
 func (c *transferServiceClient) CommitTransfer(ctx context.Context, in *CommitTransferRequest, opts ...grpc.CallOption) (*CommitTransferResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(CommitTransferResponse)
@@ -166,6 +182,8 @@ type TransferServiceServer interface {
 	BeginTransfer(context.Context, *BeginTransferRequest) (*BeginTransferResponse, error)
 	// Moves one disk of an open transfer. The first message of each side is open and opened.
 	Transfer(grpc.BidiStreamingServer[TransferRequest, TransferResponse]) error
+	// Moves marked ranges of one disk into an open transfer: a round, or the cut. One stream for each.
+	Ship(grpc.BidiStreamingServer[ShipRequest, ShipResponse]) error
 	// Commits an open transfer in one transaction, over all disks. Repeating it answers the same.
 	CommitTransfer(context.Context, *CommitTransferRequest) (*CommitTransferResponse, error)
 	// Discards an open transfer; after its commit FAILED_PRECONDITION, reason COMMITTED.
@@ -196,6 +214,9 @@ func (UnimplementedTransferServiceServer) BeginTransfer(context.Context, *BeginT
 }
 func (UnimplementedTransferServiceServer) Transfer(grpc.BidiStreamingServer[TransferRequest, TransferResponse]) error {
 	return status.Error(codes.Unimplemented, "method Transfer not implemented")
+}
+func (UnimplementedTransferServiceServer) Ship(grpc.BidiStreamingServer[ShipRequest, ShipResponse]) error {
+	return status.Error(codes.Unimplemented, "method Ship not implemented")
 }
 func (UnimplementedTransferServiceServer) CommitTransfer(context.Context, *CommitTransferRequest) (*CommitTransferResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CommitTransfer not implemented")
@@ -306,6 +327,13 @@ func _TransferService_Transfer_Handler(srv interface{}, stream grpc.ServerStream
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type TransferService_TransferServer = grpc.BidiStreamingServer[TransferRequest, TransferResponse]
 
+func _TransferService_Ship_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(TransferServiceServer).Ship(&grpc.GenericServerStream[ShipRequest, ShipResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type TransferService_ShipServer = grpc.BidiStreamingServer[ShipRequest, ShipResponse]
+
 func _TransferService_CommitTransfer_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(CommitTransferRequest)
 	if err := dec(in); err != nil {
@@ -400,6 +428,12 @@ var TransferService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Transfer",
 			Handler:       _TransferService_Transfer_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "Ship",
+			Handler:       _TransferService_Ship_Handler,
 			ServerStreams: true,
 			ClientStreams: true,
 		},
