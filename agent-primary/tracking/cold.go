@@ -15,6 +15,9 @@ type Images interface {
 	Open(spec replication.DiskSpec) (Image, error)
 	// Stamp looks at the image and the recorded files that it stands on, without reading or locking them.
 	Stamp(spec replication.DiskSpec) (disk.Stamp, error)
+	// OpenLive opens and locks the image to be written by a machine through the agent. Failures as Open's, and UNSUPPORTED
+	// with the remedy for a format whose writer has not been proven against crashes.
+	OpenLive(spec replication.DiskSpec) (disk.Image, error)
 	// Backing are the files that the image stands on at present, the nearest first: what is recorded.
 	Backing(spec replication.DiskSpec) ([]string, error)
 }
