@@ -5,7 +5,7 @@
 # make lint       gofmt, vet, staticcheck
 # make fuzz       every fuzz target for FUZZTIME
 # make proto      generates the code of proto/;  make proto-check  style, compatibility, drift
-# make setup      installs what tests need: Debian packages and the tools of tools/go.mod
+# make setup      installs what tests need: Debian packages and the tools of tools/go.mod, and unpacks a guest's kernel
 # make clean      removes bin/
 #
 # demo, test and bench install the Debian packages that are missing (tools/packages.txt) as root or through sudo.
@@ -40,7 +40,7 @@ bench: packages-bench build
 	go run -buildvcs=false ./test/bench
 
 .PHONY: test
-test: packages-test tools lint proto-check cross build test-fuzz test-race test-all
+test: packages-test guest-kernel tools lint proto-check cross build test-fuzz test-race test-all
 
 .PHONY: test-all
 test-all:
@@ -86,11 +86,16 @@ proto-baseline: bin/tools/buf
 	bin/tools/buf build --exclude-source-info -o proto/baseline.binpb
 
 .PHONY: setup
-setup: packages-test tools
+setup: packages-test guest-kernel tools
 
 .PHONY: packages-demo packages-test packages-bench
 packages-demo packages-test packages-bench:
 	@tools/setup $(@:packages-%=%)
+
+# What test/guest boots; downloaded once and never installed.
+.PHONY: guest-kernel
+guest-kernel:
+	@tools/guest-kernel bin/guest
 
 .PHONY: tools
 tools: $(TOOLS)

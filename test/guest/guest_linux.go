@@ -1,0 +1,283 @@
+package guest
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Mode is what a guest does.
+type Mode string
+
+// The modes.
+const (
+	Write Mode = "write"
+	Check Mode = "check"
+	Fio   Mode = "fio"
+)
+
+// Disk is a QEMU block node without its name: what stands after -blockdev.
+type Disk map[string]any
+
+// Raw is a raw image.
+func Raw(path string) Disk {
+	return Disk{"driver": "raw", "discard": "unmap", "file": Disk{"driver": "file", "filename": path, "discard": "unmap"}}
+}
+
+// Qcow2 is a qcow2 image.
+func Qcow2(path string) Disk {
+	return Disk{"driver": "qcow2", "discard": "unmap", "file": Disk{"driver": "file", "filename": path}}
+}
+
+// Exported is an NBD export. Its server may be away for a minute at a time.
+func Exported(socket, name string) Disk {
+	return Disk{
+		"driver": "nbd", "server": Disk{"type": "unix", "path": socket}, "export": name, "discard": "unmap",
+		"reconnect-delay": 60, "open-timeout": 30,
+	}
+}
+
+// Copy is a disk above an image, which stays as it is.
+func Copy(t testing.TB, image, format string) Disk {
+	t.Helper()
+	overlay := filepath.Join(t.TempDir(), "overlay.qcow2")
+	output, err := exec.Command("qemu-img", "create", "-q", "-f", "qcow2", "-F", format, "-b", image, overlay).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, output)
+	}
+	return Qcow2(overlay)
+}
+
+// Format makes an ext4 filesystem in each raw image, as a guest that writes expects it.
+func Format(t testing.TB, images ...string) {
+	t.Helper()
+	for _, image := range images {
+		if output, err := exec.Command("mkfs.ext4", "-q", "-F", "-E", "nodiscard", image).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, output)
+		}
+	}
+}
+
+// Options say what a guest is.
+type Options struct {
+	Mode  Mode
+	Disks []Disk
+	// Seconds is how long Fio runs.
+	Seconds int
+}
+
+// kernel is where tools/guest-kernel unpacks, from the directory of a test's package.
+const kernel = "../../bin/guest"
+
+// bound is how long a guest may be silent on a busy machine.
+const bound = 2 * time.Minute
+
+// Guest is a running virtual machine.
+type Guest struct {
+	t       testing.TB
+	process *exec.Cmd
+	ended   chan error
+
+	mu sync.Mutex
+	// lines are what the console said.
+	lines []string
+	// committed is the newest row that the guest said it has committed.
+	committed int
+	// more is closed and made anew with each line.
+	more chan struct{}
+}
+
+// Start boots a guest. It ends with the test at the latest.
+func Start(t testing.TB, o Options) *Guest {
+	t.Helper()
+	g := &Guest{t: t, ended: make(chan error, 1), more: make(chan struct{})}
+	g.process = exec.Command("qemu-system-x86_64", arguments(t, o)...)
+	g.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	console, err := g.process.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.process.Stderr = g.process.Stdout
+	if err := g.process.Start(); err != nil {
+		t.Fatalf("%v: make setup", err)
+	}
+	go func() {
+		g.read(bufio.NewScanner(console))
+		g.ended <- g.process.Wait()
+	}()
+	t.Cleanup(func() {
+		g.Kill()
+		if t.Failed() {
+			t.Logf("a guest to %s said last:\n%s", o.Mode, strings.Join(g.lines[max(0, len(g.lines)-30):], "\n"))
+		}
+	})
+	return g
+}
+
+func arguments(t testing.TB, o Options) []string {
+	t.Helper()
+	initrd, memory, programs := filepath.Join(t.TempDir(), "initrd"), "192", []string{"e2fsck", "sqlite3"}
+	if o.Mode == Fio {
+		memory, programs = "384", []string{"fio"} // which loads ten times as much as the others
+	}
+	if err := build(initrd, kernel, programs...); err != nil {
+		t.Fatal(err)
+	}
+	a := []string{
+		"-M", "pc,accel=tcg", "-m", memory, "-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot",
+		"-kernel", filepath.Join(kernel, "vmlinuz"), "-initrd", initrd,
+		"-append", fmt.Sprintf("console=ttyS0 quiet panic=-1 mode=%s seconds=%d", o.Mode, o.Seconds),
+	}
+	for i, disk := range o.Disks {
+		node := fmt.Sprintf("d%d", i)
+		disk["node-name"] = node
+		text, err := json.Marshal(disk)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a = append(a, "-blockdev", string(text), "-device", "virtio-blk-pci,drive="+node+",werror=report,rerror=report")
+	}
+	return a
+}
+
+// read takes in what the console says.
+func (g *Guest) read(lines *bufio.Scanner) {
+	for lines.Scan() {
+		line := strings.TrimSpace(lines.Text())
+		g.mu.Lock()
+		g.lines = append(g.lines, line)
+		fmt.Sscanf(line, "GUEST committed %d", &g.committed)
+		close(g.more)
+		g.more = make(chan struct{})
+		g.mu.Unlock()
+	}
+}
+
+// Committed is the newest row that the guest said it has committed.
+func (g *Guest) Committed() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.committed
+}
+
+// Said are the lines of the console, one text.
+func (g *Guest) Said() string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return strings.Join(g.lines, "\n")
+}
+
+// Await waits until the console has said a line that begins so, and answers the first.
+func (g *Guest) Await(line string) string {
+	g.t.Helper()
+	var found string
+	g.await(fmt.Sprintf("says %q", line), func() bool {
+		i := slices.IndexFunc(g.lines, func(said string) bool { return strings.HasPrefix(said, line) })
+		if i >= 0 {
+			found = g.lines[i]
+		}
+		return i >= 0
+	})
+	return found
+}
+
+// AwaitRows waits until so many more rows are committed than now.
+func (g *Guest) AwaitRows(more int) {
+	g.t.Helper()
+	want := g.Committed() + more
+	g.await(fmt.Sprintf("commits row %d", want), func() bool { return g.committed >= want })
+}
+
+// await waits until met, which is asked under mu after each line.
+func (g *Guest) await(what string, met func() bool) {
+	g.t.Helper()
+	silent := time.NewTimer(bound)
+	defer silent.Stop()
+	for {
+		g.mu.Lock()
+		done, more := met(), g.more
+		g.mu.Unlock()
+		if done {
+			return
+		}
+		select {
+		case <-more:
+			silent.Reset(bound)
+		case err := <-g.ended:
+			g.ended <- err
+			g.t.Fatalf("the guest ended before it %s: %v\n%s", what, err, g.Said())
+		case <-silent.C:
+			g.t.Fatalf("the guest is silent before it %s:\n%s", what, g.Said())
+		}
+	}
+}
+
+// End waits until the guest has done what it was started for, without an error.
+func (g *Guest) End() {
+	g.t.Helper()
+	if ended := g.Await("GUEST ended"); ended != "GUEST ended 0" || strings.Contains(g.Said(), "I/O error") {
+		g.t.Fatalf("the guest failed:\n%s", g.Said())
+	}
+	select {
+	case err := <-g.ended:
+		g.ended <- err
+		if err != nil {
+			g.t.Fatalf("the guest ended with %v:\n%s", err, g.Said())
+		}
+	case <-time.After(bound):
+		g.t.Fatal("the guest does not power off")
+	}
+}
+
+// Kill ends the guest as a power cut does.
+func (g *Guest) Kill() {
+	_ = g.process.Process.Kill()
+	g.ended <- <-g.ended
+}
+
+// Findings are what a guest found on disks that it can live on or not.
+type Findings struct {
+	// Rows is how many rows there are, Newest the newest's number.
+	Rows, Newest int
+	// Integrity is what the database says of itself, "ok" where it is whole.
+	Integrity string
+	// Bad is how many files are not as their rows say, Fsck the worst answer of e2fsck; 0 where all is well.
+	Bad, Fsck int
+}
+
+// Examine boots a guest from the disks and has it check them.
+func Examine(t testing.TB, disks ...Disk) (f Findings) {
+	t.Helper()
+	g := Start(t, Options{Mode: Check, Disks: disks})
+	g.Await("GUEST ended")
+	i := strings.Index(g.Said(), "GUEST found ")
+	if i < 0 {
+		t.Logf("the guest found nothing that it can live on:\n%s", g.Said())
+		return Findings{Integrity: "no filesystem", Fsck: 8}
+	}
+	_, err := fmt.Sscanf(g.Said()[i:], "GUEST found rows=%d newest=%d integrity=%s bad=%d fsck=%d", &f.Rows, &f.Newest, &f.Integrity, &f.Bad, &f.Fsck)
+	if err != nil {
+		t.Fatalf("%v:\n%s", err, g.Said())
+	}
+	return f
+}
+
+// Fault says what is wrong with the disks, where a guest committed rows up to newest before they were as they are;
+// empty when nothing is.
+func (f Findings) Fault(newest int) string {
+	switch {
+	case f.Integrity != "ok" || f.Bad != 0 || f.Fsck != 0:
+		return fmt.Sprintf("the guest's own check fails: %+v", f)
+	case f.Newest < newest || f.Rows != f.Newest:
+		return fmt.Sprintf("row %d was committed and is not there: %+v", newest, f)
+	}
+	return ""
+}

@@ -1,0 +1,59 @@
+package guest_test
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"vmreplica/test/guest"
+)
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+const size = 96 << 20
+
+// images are new raw files.
+func images(t *testing.T, count int) (paths []string) {
+	dir := t.TempDir()
+	for i := range count {
+		path := filepath.Join(dir, string(rune('a'+i))+".raw")
+		must(t, os.WriteFile(path, nil, 0o600))
+		must(t, os.Truncate(path, size))
+		paths = append(paths, path)
+	}
+	return paths
+}
+
+func plain(paths []string) (disks []guest.Disk) {
+	for _, path := range paths {
+		disks = append(disks, guest.Raw(path))
+	}
+	return disks
+}
+
+// TestAGuestOutlivesAPowerCut is a test of the guest itself: what it says that it has committed is there, and what is
+// damaged is found.
+func TestAGuestOutlivesAPowerCut(t *testing.T) {
+	paths := images(t, 2)
+	guest.Format(t, paths...)
+	g := guest.Start(t, guest.Options{Mode: guest.Write, Disks: plain(paths)})
+	g.AwaitRows(80)
+	g.Kill()
+	newest := g.Committed()
+	copies := func() []guest.Disk {
+		return []guest.Disk{guest.Copy(t, paths[0], "raw"), guest.Copy(t, paths[1], "raw")}
+	}
+	found := guest.Examine(t, copies()...)
+	if fault := found.Fault(newest); fault != "" {
+		t.Fatal(fault)
+	}
+	if fault := found.Fault(found.Newest + 1); fault == "" {
+		t.Error("a row that is not there was not missed")
+	}
+	t.Logf("%+v, after %d", found, newest)
+}
