@@ -60,6 +60,10 @@ func (i *images) Open(spec replication.DiskSpec) (tracking.Image, error) {
 	return &image{images: i, path: path}, nil
 }
 
+func (i *images) OpenLive(spec replication.DiskSpec) (disk.Image, error) {
+	return nil, failure.New(failure.Precondition, failure.ReasonUnsupported, "versions are no image").On("", spec.ID)
+}
+
 func (i *images) Backing(replication.DiskSpec) ([]string, error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()

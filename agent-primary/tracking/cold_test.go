@@ -26,6 +26,8 @@ func (i *images) Open(replication.DiskSpec) (tracking.Image, error) {
 
 func (i *images) Stamp(replication.DiskSpec) (disk.Stamp, error) { return i.atPath, nil }
 
+func (i *images) OpenLive(replication.DiskSpec) (disk.Image, error) { return nil, i.openErr }
+
 func (i *images) Backing(replication.DiskSpec) ([]string, error) { return nil, nil }
 
 type image struct {
