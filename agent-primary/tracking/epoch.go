@@ -6,6 +6,7 @@ import (
 	"iter"
 
 	"vmreplica/internal/disk"
+	"vmreplica/internal/fault"
 	"vmreplica/internal/hrl"
 	"vmreplica/internal/replication"
 )
@@ -98,6 +99,9 @@ func (e *Epoch) Sent(index int, off, n int64) error {
 	d := e.group.disks[index]
 	if err := disk.CheckRange(d.Size(), off, n); err != nil {
 		return err
+	}
+	if fault.Enabled("clear-on-receipt") {
+		defer d.log.Load().Forget() // which the disk's last range makes possible
 	}
 	if frozen := e.freezes[index]; frozen != nil {
 		return d.noticed(frozen.sent(off, n))

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 
 	"vmreplica/internal/disk"
+	"vmreplica/internal/fault"
 	"vmreplica/internal/hrl"
 )
 
@@ -71,6 +72,9 @@ var (
 // keep sees to it that the frozen blocks which a later write of the range will change are kept. It never fails the
 // write: what cannot be kept breaks the cut.
 func (f *freeze) keep(off, n int64) {
+	if fault.Enabled("no-copy-before-write") {
+		return
+	}
 	first := off / hrl.BlockSize * hrl.BlockSize
 	for at := first; at < off+n && f.cut.err() == nil; {
 		found, length, err := f.log.Next(at, off+n, keepBytes)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"vmreplica/internal/failure"
+	"vmreplica/internal/fault"
 	"vmreplica/internal/hrl"
 	"vmreplica/internal/replication"
 )
@@ -68,6 +69,8 @@ func (g *Group) Cut(ctx context.Context) (*Epoch, error) { return g.start(ctx, t
 func (g *Group) Round(ctx context.Context) (*Epoch, error) { return g.start(ctx, false) }
 
 func (g *Group) start(ctx context.Context, frozen bool) (*Epoch, error) {
+	oracle.hold(frozen)
+	defer oracle.release(frozen)
 	e, err := g.flip(frozen)
 	if err != nil {
 		return nil, err
@@ -76,6 +79,9 @@ func (g *Group) start(ctx context.Context, frozen bool) (*Epoch, error) {
 		if err := d.drain(ctx); err != nil {
 			return nil, errors.Join(err, e.End())
 		}
+	}
+	if err := oracle.digest(e); err != nil {
+		return nil, errors.Join(err, e.End())
 	}
 	return e, nil
 }
@@ -183,8 +189,10 @@ func (g *Group) Begin(ctx context.Context, baseline replication.ID, disks ...*Di
 		return nil, err
 	}
 	for _, d := range disks {
-		if err := d.drain(ctx); err != nil {
-			return nil, err
+		if !fault.Enabled("begin-without-drain") {
+			if err := d.drain(ctx); err != nil {
+				return nil, err
+			}
 		}
 		if err := d.begin(baseline); err != nil {
 			return nil, err

@@ -5,11 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"math/rand/v2"
 	"sync"
 	"syscall"
+	"time"
 
 	"vmreplica/internal/disk"
 	"vmreplica/internal/durable"
+	"vmreplica/internal/fault"
 	"vmreplica/internal/hrl"
 )
 
@@ -203,15 +206,20 @@ func (d *Disk) change(off, n int64, do func(w *write) error) error {
 	if err != nil {
 		return err
 	}
+	if fault.Enabled("late-writes") && rand.IntN(8) == 0 {
+		time.Sleep(400 * time.Millisecond)
+	}
 	return d.judged(do(w))
 }
 
 // admit lets a write in. With a log that fails, it waits until that is recorded, and only with nowhere to record it is
 // the write refused.
 func (d *Disk) admit(off, n int64) (*write, error) {
-	w, log, fault := d.enter(off, n)
-	if fault != nil {
-		return w, d.lose(log, hrl.Loss{Cause: hrl.WriteFailed, Evidence: fault.Error()})
+	oracle.enter()
+	w, log, failed := d.enter(off, n)
+	oracle.leave()
+	if failed != nil {
+		return w, d.lose(log, hrl.Loss{Cause: hrl.WriteFailed, Evidence: failed.Error()})
 	}
 	if log.Loss().Cause != hrl.None {
 		return w, d.lose(log, log.Loss())

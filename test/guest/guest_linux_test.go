@@ -39,6 +39,7 @@ func plain(paths []string) (disks []guest.Disk) {
 // TestAGuestOutlivesAPowerCut is a test of the guest itself: what it says that it has committed is there, and what is
 // damaged is found.
 func TestAGuestOutlivesAPowerCut(t *testing.T) {
+	t.Parallel()
 	paths := images(t, 2)
 	guest.Format(t, paths...)
 	g := guest.Start(t, guest.Options{Mode: guest.Write, Disks: plain(paths)})
