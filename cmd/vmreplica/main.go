@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"vmreplica/cmd/vmreplica/command"
+	"vmreplica/cmd/vmreplica/render"
 )
 
 func main() { os.Exit(run()) }
@@ -19,6 +20,7 @@ func run() int {
 	defer stop()
 	context.AfterFunc(ctx, stop)
 	return command.Run(ctx, os.Args[1:], command.Streams{
+		In: os.Stdin, Interactive: render.IsTerminal(os.Stdin) && render.IsTerminal(os.Stderr),
 		Out: os.Stdout, Err: os.Stderr, Getenv: os.Getenv, Now: time.Now,
 	})
 }

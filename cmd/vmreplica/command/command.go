@@ -23,6 +23,9 @@ const defaultServer = "127.0.0.1:7442"
 
 // Streams is what the program sees of its surroundings.
 type Streams struct {
+	// In is read only where a person is asked. Interactive says that one sits there: In and Err are a terminal.
+	In          io.Reader
+	Interactive bool
 	// Out takes results; Err takes progress and errors.
 	Out, Err io.Writer
 	// Getenv reads the environment.
@@ -94,6 +97,7 @@ const (
 	groupSetUp     = "set-up"
 	groupReplicate = "replicate"
 	groupLook      = "look"
+	groupRecover   = "recover"
 	groupProgram   = "program"
 )
 
@@ -101,6 +105,7 @@ var groups = []*cobra.Group{
 	{ID: groupSetUp, Title: "To set up:"},
 	{ID: groupReplicate, Title: "To replicate:"},
 	{ID: groupLook, Title: "To look:"},
+	{ID: groupRecover, Title: "To recover, on a replica:"},
 	{ID: groupProgram, Title: "The program itself:"},
 }
 
@@ -108,11 +113,12 @@ var groups = []*cobra.Group{
 var verbs = []func(*invocation) *cobra.Command{
 	(*invocation).pki, (*invocation).authorize, (*invocation).authorizations, (*invocation).deauthorize,
 	(*invocation).testConnection, (*invocation).agentVerb,
-	(*invocation).enable, (*invocation).startInitial, (*invocation).resync, (*invocation).cancelResync,
+	(*invocation).enable, (*invocation).attachInfo, (*invocation).startInitial, (*invocation).resync, (*invocation).cancelResync,
 	(*invocation).verify, (*invocation).suspend, (*invocation).resume, (*invocation).set,
 	(*invocation).resetStatistics, (*invocation).remove,
-	(*invocation).get, (*invocation).describe, (*invocation).resyncs, (*invocation).events, (*invocation).check,
-	(*invocation).disk,
+	(*invocation).get, (*invocation).describe, (*invocation).measure, (*invocation).resyncs, (*invocation).events,
+	(*invocation).check, (*invocation).disk, (*invocation).hrl,
+	(*invocation).recoveryPoints, (*invocation).export, (*invocation).failover,
 	(*invocation).version, (*invocation).completion,
 }
 

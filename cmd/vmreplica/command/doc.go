@@ -9,5 +9,7 @@
 // to which VM and disk, what to do next and which agent said so, and ends with a code that means its class. Work
 // that an agent has begun goes on when the program is interrupted, and the program says so.
 //
-// Nothing is kept; only pki writes files, through internal/pki.
+// On disk. pki writes files through internal/pki, export through internal/durable: an image is written as
+// NAME.XXXXXXXX.part beside its name and gets the name when it is whole and synced. A crash leaves the part, which
+// nothing reads and which may be deleted.
 package command

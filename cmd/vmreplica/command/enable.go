@@ -16,6 +16,7 @@ import (
 type enableFlags struct {
 	disks, labels       []string
 	formats             diskDefaults
+	settings            settingFlags
 	replica             string
 	useExisting, dryRun bool
 }
@@ -31,8 +32,10 @@ Use it once for each VM, on its primary, after the replica has authorized this p
 the replica is prepared; nothing is copied yet. Repeated with the same arguments it changes nothing.
 Formats are stated, never guessed: raw unless --format says otherwise. The replica's base has the disk's format unless
 --replica-format says otherwise; what is received lies in a differencing disk until it is merged: .avhd on VHD, .avhdx
-on VHDX, a qcow2 overlay on raw and qcow2, or on any base with --differencing qcow2. Like Enable-VMReplication.`,
-		Example: `  vmreplica enable web01 --disk /images/web01.img --replica replica.example:7443
+on VHDX, a qcow2 overlay on raw and qcow2, or on any base with --differencing qcow2.
+The changes of a machine that runs are sent each --interval, if its disks are attached through the agent: see
+"attach-info". All settings below can be changed later with "set". Like Enable-VMReplication.`,
+		Example: `  vmreplica enable web01 --disk /images/web01.img --replica replica.example:7443 --interval 30s --recovery-points 4
   vmreplica enable db01 --disk /images/db01/root.img --disk /dev/vg0/db01,id=data --replica replica.example:7443
   vmreplica enable db01 --disk /images/db01.img --replica replica.example:7443 --use-existing --dry-run
   vmreplica enable app01 --disk /images/app01.vhdx --format vhdx --replica replica.example:7443
@@ -49,6 +52,7 @@ on VHDX, a qcow2 overlay on raw and qcow2, or on any base with --differencing qc
 	set.BoolVar(&flags.useExisting, "use-existing", false, "adopt the files that lie at the replica's storage; everything is compared")
 	set.StringArrayVar(&flags.labels, "label", nil, "a label of your own, `KEY=VALUE`; repeatable")
 	set.BoolVar(&flags.dryRun, "dry-run", false, "check everything that can be checked and change nothing")
+	flags.settings.add(command)
 	complete(command, "format", diskFormatNames()...)
 	complete(command, "replica-format", diskFormatNames()...)
 	complete(command, "differencing", string(replication.DifferencingQCOW2))
@@ -83,7 +87,7 @@ func (v *invocation) runEnable(ctx context.Context, vm string, flags *enableFlag
 		default:
 			page.Line("Replication of the VM %s to %s is enabled; nothing is copied yet.", vm, after.GetSpec().GetReplicaAddress())
 		}
-		page.Line("Next: %s", v.next(after))
+		v.nextAfterEnable(page, after)
 	})
 }
 
@@ -96,9 +100,11 @@ func (f *enableFlags) replication(vm string) (*vmreplicav1.Replication, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &vmreplicav1.Replication{Name: vm, Labels: labels, Spec: &vmreplicav1.ReplicationSpec{
-		Disks: disks, ReplicaAddress: f.replica, UseExisting: f.useExisting,
-	}}, nil
+	spec := &vmreplicav1.ReplicationSpec{Disks: disks, ReplicaAddress: f.replica, UseExisting: f.useExisting}
+	if _, err := f.settings.onto(spec, nil); err != nil {
+		return nil, err
+	}
+	return &vmreplicav1.Replication{Name: vm, Labels: labels, Spec: spec}, nil
 }
 
 // same says whether enabling found everything as it was. An earlier, unfinished enabling is in the state Error.
@@ -106,6 +112,29 @@ func same(before, after *vmreplicav1.Replication) bool {
 	failed := vmreplicav1.ReplicationState_REPLICATION_STATE_ERROR
 	return before != nil && before.GetUid() == after.GetUid() && before.GetEtag() == after.GetEtag() &&
 		(before.GetStatus().GetState() != failed || after.GetStatus().GetState() == failed)
+}
+
+// nextAfterEnable says what is typed next. A machine that runs is attached first, so that nothing it writes after the
+// first copy has begun goes unseen.
+func (v *invocation) nextAfterEnable(page *render.Page, r *vmreplicav1.Replication) {
+	ready := r.GetStatus().GetState() == vmreplicav1.ReplicationState_REPLICATION_STATE_READY_FOR_INITIAL_REPLICATION
+	if !ready || r.GetStatus().GetAttached() || !attachable(r.GetSpec()) {
+		page.Line("Next: %s", v.next(r))
+		return
+	}
+	page.Line("Next: %s", v.typed("attach-info %s", r.GetName()))
+	page.Line("      for a machine that runs: start it with these lines, and its writes are tracked; one that is off needs none")
+	page.Line("Then: %s", v.next(r))
+}
+
+// attachable says whether the agent can serve every disk to a machine.
+func attachable(spec *vmreplicav1.ReplicationSpec) bool {
+	for _, disk := range spec.GetDisks() {
+		if disk.GetFormat() != vmreplicav1.DiskFormat_DISK_FORMAT_RAW {
+			return false
+		}
+	}
+	return len(spec.GetDisks()) > 0
 }
 
 // next is the command that a VM's state asks for.

@@ -88,7 +88,31 @@ func (a *fakeAgent) DeleteAuthorization(_ context.Context, r *v1.DeleteAuthoriza
 	return handle[*v1.DeleteAuthorizationRequest, *v1.DeleteAuthorizationResponse](a, "Deauthorize", r)
 }
 
-// The watches answer with what the test does to the stream.
+func (a *fakeAgent) GetAttachment(_ context.Context, r *v1.GetAttachmentRequest) (*v1.Attachment, error) {
+	return handle[*v1.GetAttachmentRequest, *v1.Attachment](a, "Attachment", r)
+}
+
+func (a *fakeAgent) ListRecoveryPoints(_ context.Context, r *v1.ListRecoveryPointsRequest) (*v1.ListRecoveryPointsResponse, error) {
+	return handle[*v1.ListRecoveryPointsRequest, *v1.ListRecoveryPointsResponse](a, "Points", r)
+}
+
+func (a *fakeAgent) GetRecoveryPoint(_ context.Context, r *v1.GetRecoveryPointRequest) (*v1.RecoveryPoint, error) {
+	return handle[*v1.GetRecoveryPointRequest, *v1.RecoveryPoint](a, "Point", r)
+}
+
+func (a *fakeAgent) DeleteRecoveryPoint(_ context.Context, r *v1.DeleteRecoveryPointRequest) (*v1.DeleteRecoveryPointResponse, error) {
+	return handle[*v1.DeleteRecoveryPointRequest, *v1.DeleteRecoveryPointResponse](a, "DeletePoint", r)
+}
+
+func (a *fakeAgent) StartFailover(_ context.Context, r *v1.StartFailoverRequest) (*v1.Failover, error) {
+	return handle[*v1.StartFailoverRequest, *v1.Failover](a, "Failover", r)
+}
+
+func (a *fakeAgent) GetFailover(_ context.Context, r *v1.GetFailoverRequest) (*v1.Failover, error) {
+	return handle[*v1.GetFailoverRequest, *v1.Failover](a, "GetFailover", r)
+}
+
+// The watches and the reading answer with what the test does to the stream.
 
 func (a *fakeAgent) WatchResync(r *v1.WatchResyncRequest, stream grpc.ServerStreamingServer[v1.Resync]) error {
 	do, err := handle[*v1.WatchResyncRequest, func(grpc.ServerStreamingServer[v1.Resync]) error](a, "WatchResync", r)
@@ -100,6 +124,14 @@ func (a *fakeAgent) WatchResync(r *v1.WatchResyncRequest, stream grpc.ServerStre
 
 func (a *fakeAgent) WatchReplications(r *v1.WatchReplicationsRequest, stream grpc.ServerStreamingServer[v1.WatchReplicationsResponse]) error {
 	do, err := handle[*v1.WatchReplicationsRequest, func(grpc.ServerStreamingServer[v1.WatchReplicationsResponse]) error](a, "Watch", r)
+	if err != nil {
+		return err
+	}
+	return do(stream)
+}
+
+func (a *fakeAgent) ReadRecoveryPoint(r *v1.ReadRecoveryPointRequest, stream grpc.ServerStreamingServer[v1.ReadRecoveryPointResponse]) error {
+	do, err := handle[*v1.ReadRecoveryPointRequest, func(grpc.ServerStreamingServer[v1.ReadRecoveryPointResponse]) error](a, "Read", r)
 	if err != nil {
 		return err
 	}

@@ -9,7 +9,8 @@ import (
 var verbs = []string{
 	"pki", "pki init", "pki issue", "authorize", "authorizations", "deauthorize", "test-connection",
 	"agent", "agent get", "agent set", "enable", "start-initial", "resync", "cancel-resync", "verify", "suspend", "resume",
-	"set", "reset-statistics", "remove", "get", "describe", "resyncs", "events", "check", "disk", "disk info", "disk check", "disk map", "version", "completion",
+	"set", "reset-statistics", "remove", "get", "describe", "measure", "resyncs", "events", "check", "disk", "disk info", "disk check", "disk map",
+	"attach-info", "hrl", "hrl info", "recovery-points", "export", "failover", "version", "completion",
 }
 
 func TestEveryVerbTeaches(t *testing.T) {
@@ -62,6 +63,13 @@ func TestUsage(t *testing.T) {
 		"nothing to set":              {"set", "web01"},
 		"no role":                     {"pki", "issue", "--dir", "x", "--name", "y"},
 		"an unknown shell":            {"completion", "tcsh"},
+		"an unknown form":             {"attach-info", "web01", "--form", "xen"},
+		"no file to export to":        {"export", "web01"},
+		"a failover unasked":          {"failover", "web01"},
+		"asked and not":               {"failover", "web01", "--yes", "--dry-run"},
+		"no log":                      {"hrl", "info"},
+		"measures of two":             {"measure", "a", "b"},
+		"points of none":              {"recovery-points"},
 		"an update of a subdirectory": {"authorize", "p1", "--update", "--storage", "x"},
 	} {
 		got := run(t.Context(), nil, args...)

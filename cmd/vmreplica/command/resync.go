@@ -50,19 +50,23 @@ func (v *invocation) resync() *cobra.Command {
 		Short: "Compare a VM's disks with their replica and send what differs.",
 		Long: `Compare a VM's disks with their replica and send what differs.
 
-Use it when resynchronization is required, or whenever an untracked VM was changed. Until the commit the replica
-keeps its old content and "cancel-resync" is free. A resync that was interrupted goes on where it was. With --wait
-the command ends when the replica has merged what it received, and says when it is committed.
-Like Resume-VMReplication -Resynchronize.`,
+Use it when resynchronization is required, or whenever an untracked VM was changed. The machine may run on, and what
+it writes meanwhile is sent at the end, in rounds and one cut. Until the commit the replica keeps its old content and
+"cancel-resync" is free; the commit deletes the recovery points, unless nothing differed. A resync that was
+interrupted goes on where it was. With --wait the command ends when the replica has merged what it received, and says
+when it is committed.
+A tracked VM in health needs none and is refused. To have one all the same: "suspend", then "resume --resynchronize",
+or --force, which is short for both. Like Resume-VMReplication -Resynchronize.`,
 		Example: `  vmreplica resync web01 --wait
   vmreplica resync web01 --wait -o json
+  vmreplica resync web01 --force --wait
   vmreplica resync web01 --at +2h`,
 		GroupID: groupReplicate, Args: cobra.ExactArgs(1),
 		RunE: v.starts(vmreplicav1.ResyncKind_RESYNC_KIND_RESYNC, flags),
 	}
 	flags.addAt(command)
 	flags.addWait(command)
-	command.Flags().BoolVar(&flags.force, "force", false, "resynchronize although the agent would not begin by itself: a healthy\ntracked VM, or a primary that may be the older one")
+	command.Flags().BoolVar(&flags.force, "force", false, "resynchronize although it is not needed, as suspend and resume\n--resynchronize do, or where the primary may be the older or wrong disk")
 	command.Flags().BoolVar(&flags.restart, "restart", false, "discard the position and content of an unfinished resync, and begin anew")
 	return command
 }
@@ -75,7 +79,7 @@ func (v *invocation) verify() *cobra.Command {
 		Long: `Compare and prove a VM's replica, and write nothing.
 
 Use it to know that the copy is right, as before a planned failover or once a month. Every block of both sides is
-read. With --wait the command ends with code 7 when a difference was found; "resync" brings the replica back in step.`,
+read, so the machine must be off. With --wait the command ends with code 7 when a difference was found; "resync" brings the replica back in step.`,
 		Example: `  vmreplica verify web01 --wait`,
 		GroupID: groupReplicate, Args: cobra.ExactArgs(1),
 		RunE: v.starts(vmreplicav1.ResyncKind_RESYNC_KIND_VERIFY, flags),

@@ -2,6 +2,7 @@ package command
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -13,6 +14,7 @@ import (
 
 // setFlags are what is changed of a replication.
 type setFlags struct {
+	settings         settingFlags
 	labels, unlabels []string
 	replica          string
 }
@@ -24,9 +26,13 @@ func (v *invocation) set() *cobra.Command {
 		Short: "Change the settings of a VM's replication.",
 		Long: `Change the settings of a VM's replication.
 
-Use it when the replica has a new address, or to label a VM for your own tools. What is not named stays.
-Like Set-VMReplication.`,
-		Example: `  vmreplica set web01 --replica replica2.example:7443
+Use it to send more or less often, to keep other recovery points, to say when a required resync starts by itself, when
+the replica has a new address, or to label a VM for your own tools. It holds at once, without a restart; several are
+changed together or not at all, and what is not named stays. Like Set-VMReplication.`,
+		Example: `  vmreplica set web01 --interval 30s --recovery-points 4
+  vmreplica set web01 --auto-resync window --auto-resync-window 22:00-05:00 --auto-resync-time-zone Europe/Berlin
+  vmreplica set web01 --hrl-limit none --qmp-socket /run/web01.qmp
+  vmreplica set web01 --replica replica2.example:7443
   vmreplica set web01 --label site=berlin --remove-label tier`,
 		GroupID: groupReplicate, Args: cobra.ExactArgs(1),
 		RunE: v.ofVM(func(ctx context.Context, vm string) error { return v.runSet(ctx, vm, flags) }),
@@ -34,13 +40,17 @@ Like Set-VMReplication.`,
 	command.Flags().StringVar(&flags.replica, "replica", "", "where the replica is from now on, `HOST:PORT`")
 	command.Flags().StringArrayVar(&flags.labels, "label", nil, "set a label, `KEY=VALUE`; repeatable")
 	command.Flags().StringArrayVar(&flags.unlabels, "remove-label", nil, "remove the label `KEY`; repeatable")
-	command.MarkFlagsOneRequired("replica", "label", "remove-label")
+	flags.settings.add(command)
+	command.MarkFlagsOneRequired(append(slices.Clone(settingNames), "replica", "label", "remove-label")...)
 	return command
 }
 
 func (v *invocation) runSet(ctx context.Context, vm string, flags *setFlags) error {
 	labels, err := parseLabels(flags.labels)
 	if err != nil {
+		return err
+	}
+	if _, err := flags.settings.onto(&vmreplicav1.ReplicationSpec{}, nil); err != nil {
 		return err
 	}
 	present, err := v.replications().GetReplication(ctx, &vmreplicav1.GetReplicationRequest{Name: vm})
@@ -53,6 +63,11 @@ func (v *invocation) runSet(ctx context.Context, vm string, flags *setFlags) err
 		changed.Spec.ReplicaAddress = flags.replica
 		mask.Paths = append(mask.Paths, "spec.replica_address")
 	}
+	settings, err := flags.settings.onto(changed.Spec, present.GetSpec().GetAutoResync())
+	if err != nil {
+		return err
+	}
+	mask.Paths = append(mask.Paths, settings...)
 	if len(flags.labels)+len(flags.unlabels) > 0 {
 		changed.Labels = merged(present.GetLabels(), labels, flags.unlabels)
 		mask.Paths = append(mask.Paths, "labels")

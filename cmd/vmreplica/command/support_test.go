@@ -2,6 +2,7 @@ package command_test
 
 import (
 	"context"
+	"io"
 	"log/slog"
 	"net"
 	"path/filepath"
@@ -32,6 +33,8 @@ type fakeAgent struct {
 	vmreplicav1.UnimplementedEventServiceServer
 	vmreplicav1.UnimplementedAgentServiceServer
 	vmreplicav1.UnimplementedAuthorizationServiceServer
+	vmreplicav1.UnimplementedRecoveryPointServiceServer
+	vmreplicav1.UnimplementedFailoverServiceServer
 
 	t       testing.TB
 	pki     string
@@ -92,6 +95,8 @@ func (a *fakeAgent) serve(address string) {
 	vmreplicav1.RegisterEventServiceServer(server, a)
 	vmreplicav1.RegisterAgentServiceServer(server, a)
 	vmreplicav1.RegisterAuthorizationServiceServer(server, a)
+	vmreplicav1.RegisterRecoveryPointServiceServer(server, a)
+	vmreplicav1.RegisterFailoverServiceServer(server, a)
 	a.address, a.server = listener.Addr().String(), server
 	go server.Serve(listener)
 }
@@ -105,17 +110,27 @@ type ran struct {
 func (a *fakeAgent) run(args ...string) ran { return a.runContext(a.t.Context(), args...) }
 
 func (a *fakeAgent) runContext(ctx context.Context, args ...string) ran {
-	return run(ctx, map[string]string{
-		"VMREPLICA_SERVER": a.address, "VMREPLICA_TLS_DIR": filepath.Join(a.pki, "alice"),
-	}, args...)
+	return run(ctx, a.environment(), args...)
+}
+
+// runAsked runs where a person sits who types.
+func (a *fakeAgent) runAsked(types io.Reader, args ...string) ran {
+	return runStreams(a.t.Context(), a.environment(), command.Streams{In: types, Interactive: true}, args...)
+}
+
+func (a *fakeAgent) environment() map[string]string {
+	return map[string]string{"VMREPLICA_SERVER": a.address, "VMREPLICA_TLS_DIR": filepath.Join(a.pki, "alice")}
 }
 
 func run(ctx context.Context, environment map[string]string, args ...string) ran {
+	return runStreams(ctx, environment, command.Streams{}, args...)
+}
+
+func runStreams(ctx context.Context, environment map[string]string, streams command.Streams, args ...string) ran {
 	var out, err strings.Builder
-	code := command.Run(ctx, args, command.Streams{
-		Out: &out, Err: &err, Now: func() time.Time { return now },
-		Getenv: func(name string) string { return environment[name] },
-	})
+	streams.Out, streams.Err, streams.Now = &out, &err, func() time.Time { return now }
+	streams.Getenv = func(name string) string { return environment[name] }
+	code := command.Run(ctx, args, streams)
 	return ran{code, out.String(), err.String()}
 }
 

@@ -17,8 +17,9 @@ func (v *invocation) suspend() *cobra.Command {
 		Short: "Suspend replication of a VM; the machine itself runs on.",
 		Long: `Replication of the VM is suspended; the machine itself runs on.
 
-Use it to free the link or the storage for a while. A running resync keeps its position and goes on from there after
-"resume". Like Suspend-VMReplication.`,
+Use it to free the link or the storage for a while. What the machine writes meanwhile is marked and sent after
+"resume", so nothing is compared again; only if more accumulates than the HRL's limit a resync is required. A running
+resync keeps its position and goes on from there. Like Suspend-VMReplication.`,
 		Example: `  vmreplica suspend web01 --reason "link maintenance until Monday"`,
 		GroupID: groupReplicate, Args: cobra.ExactArgs(1),
 		RunE: v.ofVM(func(ctx context.Context, vm string) error {
@@ -46,8 +47,10 @@ func (v *invocation) resume() *cobra.Command {
 		Short: "Resume replication of a VM; the machine itself runs on.",
 		Long: `Replication of the VM is resumed; the machine itself runs on.
 
-Use it after "suspend"; a suspended resync goes on where it stopped. With --resynchronize a resync is started as
-well, now or at a time. Like Resume-VMReplication [-Resynchronize [-ResynchronizeStartTime TIME]].`,
+Use it after "suspend": it goes on where it stopped, and so does a suspended resync. With --resynchronize everything
+is compared, now or at a time up to 7 days ahead, whether it is required or not; its commit deletes the recovery
+points, unless nothing differed. "resync --force" is short for suspend and this.
+Like Resume-VMReplication [-Resynchronize [-ResynchronizeStartTime TIME]].`,
 		Example: `  vmreplica resume web01
   vmreplica resume web01 --resynchronize --at 22:30`,
 		GroupID: groupReplicate, Args: cobra.ExactArgs(1),
@@ -70,7 +73,7 @@ well, now or at a time. Like Resume-VMReplication [-Resynchronize [-Resynchroniz
 			})
 		}),
 	}
-	command.Flags().BoolVar(&resynchronize, "resynchronize", false, "start a resync as well")
+	command.Flags().BoolVar(&resynchronize, "resynchronize", false, "compare everything and bring the replica in step, also where that is not required")
 	flags.addAt(command)
 	return command
 }

@@ -33,10 +33,10 @@ type bars struct {
 	ordered []*bar
 }
 
-// bar is one disk's. Its texts are drawn by the library's goroutine.
+// bar is one thing's. Its texts are drawn by the library's goroutine.
 type bar struct {
 	*mpb.Bar
-	disk        string
+	name        string
 	left, right atomic.Pointer[string]
 }
 
@@ -67,27 +67,36 @@ func (b *bars) Show(r *vmreplicav1.Resync) {
 	}
 }
 
-// add makes the next bar. The library adds none after it has stopped, as when the terminal went away.
+// add makes the next bar.
 func (b *bars) add(disk string) {
-	added := &bar{disk: disk}
+	if added := newBar(b.box, len(b.ordered), disk); added != nil {
+		b.ordered = append(b.ordered, added)
+	}
+}
+
+// newBar makes a bar below those of lower priority; nil when the library adds none, as after the terminal went away.
+func newBar(box *mpb.Progress, priority int, name string) *bar {
+	added := &bar{name: name}
 	empty := ""
 	added.left.Store(&empty)
 	added.right.Store(&empty)
 	text := func(of *atomic.Pointer[string]) decor.Decorator {
 		return decor.Any(func(decor.Statistics) string { return *of.Load() }, decor.WCSyncSpaceR)
 	}
-	made, err := b.box.Add(0, mpb.BarStyle().Build(), mpb.BarPriority(len(b.ordered)),
+	made, err := box.Add(0, mpb.BarStyle().Build(), mpb.BarPriority(priority),
 		mpb.PrependDecorators(text(&added.left)), mpb.AppendDecorators(text(&added.right)))
 	if err != nil {
-		return
+		return nil
 	}
 	added.Bar = made
-	b.ordered = append(b.ordered, added)
+	return added
 }
 
 func (b *bar) show(r *vmreplicav1.Resync, disk *vmreplicav1.ResyncDisk, done, whole int64, now time.Time) {
-	left := fmt.Sprintf("%s %d%%", Clean(b.disk), percent(done, whole))
-	right := barText(r, disk, done, now)
+	b.draw(fmt.Sprintf("%s %d%%", Clean(b.name), percent(done, whole)), barText(r, disk, done, now), done, whole)
+}
+
+func (b *bar) draw(left, right string, done, whole int64) {
 	b.left.Store(&left)
 	b.right.Store(&right)
 	b.SetTotal(whole, false)
@@ -98,6 +107,9 @@ func (b *bar) show(r *vmreplicav1.Resync, disk *vmreplicav1.ResyncDisk, done, wh
 func barText(r *vmreplicav1.Resync, disk *vmreplicav1.ResyncDisk, done int64, now time.Time) string {
 	if r.GetState() == vmreplicav1.ResyncState_RESYNC_STATE_MERGING {
 		return Size(done) + " merged"
+	}
+	if r.GetState() == vmreplicav1.ResyncState_RESYNC_STATE_CATCHING_UP {
+		return Size(disk.GetCaughtUpBytes()) + " caught up"
 	}
 	parts := append(pace(disk.GetProgress(), now), fmt.Sprintf("compared %s sent %s", Size(done), Size(sent(disk))))
 	return strings.Join(parts, " ")

@@ -20,6 +20,8 @@ var meanings = map[vmreplicav1.ReplicationState]string{
 	vmreplicav1.ReplicationState_REPLICATION_STATE_RESYNCHRONIZING:                 "the replica is being compared; until the commit it keeps its old content",
 	vmreplicav1.ReplicationState_REPLICATION_STATE_RESYNCHRONIZE_SUSPENDED:         "the transfer keeps its position until it is resumed",
 	vmreplicav1.ReplicationState_REPLICATION_STATE_ERROR:                           "an error that does not go away by itself",
+	vmreplicav1.ReplicationState_REPLICATION_STATE_RECOVERY_IN_PROGRESS:            "it was failed over to; what had committed is being merged",
+	vmreplicav1.ReplicationState_REPLICATION_STATE_FAILED_OVER:                     "it was failed over; the replica's disks are the machine's",
 }
 
 // Describe writes everything that is known of a VM; resync, which may be nil, is its last or present one.
@@ -43,27 +45,45 @@ func (p *Page) describe(r *vmreplicav1.Replication) {
 	p.fact("State", join(": ", Word(s.GetState()), meanings[s.GetState()]))
 	p.fact("Activity", Word(s.GetActivity()))
 	p.fact("Progress", progressOf(s, p.now))
-	if at := s.GetNextResyncTime(); at != nil {
-		p.fact("Next resync", moment(at, p.now))
-	}
+	p.schedule(s)
 	p.fact("Health", Word(s.GetHealth()))
 	p.fact("Suspended because", s.GetSuspendReason())
-	p.fact("Resync required", join(": ", Word(s.GetResyncCause()), s.GetResyncEvidence()))
+	p.cause(s)
+	p.failedOver(s)
 	p.fact("Replica", r.GetSpec().GetReplicaAddress())
 	p.fact("Other agent", s.GetPeer())
-	if s.GetMode() != vmreplicav1.ReplicationMode_REPLICATION_MODE_REPLICA {
-		p.fact("Tracked", map[bool]string{true: "yes", false: "no: it is compared by the stamps of its images"}[s.GetTracked()])
-	}
+	p.tracked(r)
 	p.fact("Created", moment(s.GetCreateTime(), p.now))
 	p.fact("Labels", labels(r.GetLabels()))
 	p.fact("Uid", r.GetUid())
 	p.reasons(s.GetHealthReasons())
+	p.settings(r.GetSpec())
 	p.proof(s)
+	if points := s.GetRecoveryPoints(); len(points) > 0 {
+		p.section("Recovery points")
+		p.points(points)
+	}
 	p.section("Disks")
 	for _, disk := range s.GetDisks() {
 		p.disk(disk, asked(r.GetSpec(), disk.GetId()))
 	}
 	p.statistics(s.GetStatistics())
+}
+
+// cause writes why a resync is required, what that was seen from, and what to do.
+func (p *Page) cause(s *vmreplicav1.ReplicationStatus) {
+	known := causes[s.GetResyncCause()]
+	p.fact("Resync required", join(": ", Word(s.GetResyncCause()), known.means))
+	if s.GetResyncCause() != vmreplicav1.ResyncCause_RESYNC_CAUSE_UNSPECIFIED {
+		p.fact("Seen from", s.GetResyncEvidence())
+		p.fact("What to do", known.remedy)
+	}
+}
+
+func (p *Page) failedOver(s *vmreplicav1.ReplicationStatus) {
+	if at := s.GetFailoverTime(); at != nil {
+		p.fact("Failed over", join(", to the point ", moment(at, p.now), s.GetFailoverPoint()))
+	}
 }
 
 func (p *Page) reasons(reasons []*vmreplicav1.HealthReason) {
@@ -94,6 +114,7 @@ func (p *Page) proof(s *vmreplicav1.ReplicationStatus) {
 	}
 	p.fact("Last synchronized", moment(s.GetLastSynchronizedTime(), p.now))
 	p.fact("Took", span(s.GetLastSynchronizedDuration()))
+	p.lastCycle(s.GetLastCycle())
 	p.fact("Proven", moment(s.GetProvenTime(), p.now))
 	p.fact("Root", s.GetProvenRoot())
 	p.fact("Lineage", s.GetLineage())
@@ -161,6 +182,7 @@ func (p *Page) statistics(s *vmreplicav1.ReplicationStatistics) {
 		return
 	}
 	p.section("Statistics since " + moment(s.GetStartTime(), p.now))
+	p.cycles(s)
 	p.fact("Transfers completed", fmt.Sprint(s.GetTransfersCompleted()))
 	p.fact("Transfers failed", fmt.Sprint(s.GetTransfersFailed()))
 	p.fact("Network failures", fmt.Sprint(s.GetNetworkFailures()))

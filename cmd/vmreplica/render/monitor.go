@@ -96,6 +96,18 @@ func figuresOf(r *vmreplicav1.Replication, now time.Time) []string {
 	if sum := sumProgress(s.GetDisks()); sum != nil {
 		figures = append(figures, fmt.Sprintf("%s_compared=%d%%;;;0;100", name, percent(sum.GetComparedBytes(), sum.GetSizeBytes())))
 	}
+	if synchronized := s.GetLastSynchronizedTime(); synchronized != nil {
+		figures = append(figures, fmt.Sprintf("%s_sync_age=%ds;;;0", name, max(0, now.Sub(synchronized.AsTime())/time.Second)))
+	}
+	if pending(s) != none {
+		critical := ""
+		if limit := hrlLimit(r.GetSpec()); limit > 0 {
+			critical = fmt.Sprint(limit)
+		}
+		figures = append(figures, fmt.Sprintf("%s_pending=%dB;;;0", name, s.GetPendingBytes()),
+			fmt.Sprintf("%s_hrl=%.1f%%;;%s;0;100", name, s.GetHrlAccumulationPercent(), critical),
+			fmt.Sprintf("%s_missed=%dc", name, s.GetStatistics().GetCyclesMissed()))
+	}
 	statistics := s.GetStatistics()
 	return append(figures, fmt.Sprintf("%s_sent=%dc", name, statistics.GetSentBytes()),
 		fmt.Sprintf("%s_failed=%dc", name, statistics.GetTransfersFailed()))

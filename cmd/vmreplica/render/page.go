@@ -21,6 +21,26 @@ func (p *Page) Line(format string, args ...any) {
 	p.text.WriteByte('\n')
 }
 
+// Block adds text of several lines.
+func (p *Page) Block(text string) {
+	for line := range strings.Lines(text) {
+		p.Line("%s", strings.TrimSuffix(line, "\n"))
+	}
+}
+
+// Continued adds a command's arguments as a shell takes them for one line: an option and its value on each.
+func (p *Page) Continued(arguments []string) {
+	var lines []string
+	for _, argument := range arguments {
+		if last := len(lines) - 1; last >= 0 && !strings.HasPrefix(argument, "-") {
+			lines[last] += " " + argument
+			continue
+		}
+		lines = append(lines, argument)
+	}
+	p.Block(strings.Join(lines, " \\\n"))
+}
+
 // Gap adds an empty line.
 func (p *Page) Gap() { p.text.WriteByte('\n') }
 

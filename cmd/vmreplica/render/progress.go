@@ -67,8 +67,23 @@ func (l *lines) Show(r *vmreplicav1.Resync) {
 		l.line("%s: %s", r.GetVm(), phase)
 	}
 	if long && !changed && !printed {
-		l.line("%s: still %s", r.GetVm(), phase)
+		l.line("%s: still %s%s", r.GetVm(), phase, caughtUp(r))
 	}
+}
+
+// caughtUp is how much was sent while catching up; nothing in other states.
+func caughtUp(r *vmreplicav1.Resync) string {
+	if r.GetState() != vmreplicav1.ResyncState_RESYNC_STATE_CATCHING_UP {
+		return ""
+	}
+	return ", " + Size(caughtUpBytes(r)) + " sent"
+}
+
+func caughtUpBytes(r *vmreplicav1.Resync) (total int64) {
+	for _, disk := range r.GetDisks() {
+		total += disk.GetCaughtUpBytes()
+	}
+	return total
 }
 
 // disks adds a line for each disk that has passed another tenth, or all that are not at their end.
@@ -100,6 +115,9 @@ func (l *lines) line(format string, args ...any) {
 
 // committed is the phase that everybody waits for.
 const committed = "committed: the replica has the new content"
+
+// catchingUp is the phase in which what the machine wrote meanwhile is sent. Its rounds have no foretold end.
+const catchingUp = "catching up with what was written meanwhile"
 
 // commit remembers whether the commit was shown: a watch that sends the newest state alone may skip its phase.
 type commit struct{ shown bool }
@@ -137,6 +155,11 @@ func phaseOf(r *vmreplicav1.Resync, now time.Time) string {
 		return "waiting to begin"
 	case vmreplicav1.ResyncState_RESYNC_STATE_COMPARING:
 		return "comparing"
+	case vmreplicav1.ResyncState_RESYNC_STATE_CATCHING_UP:
+		if r.GetRounds() == 0 {
+			return catchingUp
+		}
+		return fmt.Sprintf("%s, round %d", catchingUp, r.GetRounds())
 	case vmreplicav1.ResyncState_RESYNC_STATE_COMMITTING:
 		return "committing"
 	case vmreplicav1.ResyncState_RESYNC_STATE_COMMITTED:

@@ -199,7 +199,7 @@ func TestMonitoring(t *testing.T) {
 		line string
 	}{
 		"one well": {[]*vmreplicav1.Replication{well()}, render.MonitorOK,
-			"VMREPLICA OK - web01 is Replicating | web01_proven_age=180s;;;0 web01_sent=5368709120c web01_failed=0c"},
+			"VMREPLICA OK - web01 is Replicating | web01_proven_age=180s;;;0 web01_sync_age=180s;;;0 web01_sent=5368709120c web01_failed=0c"},
 		"one warns": {[]*vmreplicav1.Replication{well(), warning}, render.MonitorWarning, "VMREPLICA WARNING - w is Replicating | "},
 		"one is ill and its words hold a bar": {[]*vmreplicav1.Replication{warning, odd}, render.MonitorCritical,
 			"VMREPLICA CRITICAL - w is Replicating; db01: a / b | "},

@@ -30,6 +30,9 @@ func (p Printer) ReplicationLine(r *vmreplicav1.Replication) error {
 		s := r.GetStatus()
 		line := []string{page.now.Format(time.TimeOnly), r.GetName(), Word(s.GetState()), Word(s.GetActivity()),
 			Word(s.GetHealth()), progressOf(s, page.now)}
+		if text := pending(s); text != none {
+			line = append(line, "pending "+text)
+		}
 		for _, reason := range bad(s) {
 			line = append(line, reason.GetMessage())
 		}
@@ -42,18 +45,19 @@ func replicationRows(page *Page, list []*vmreplicav1.Replication) {
 		page.Line("No VM is replicated here.")
 		return
 	}
-	heading := []string{"VM", "STATE", "ACTIVITY", "HEALTH", "LAST-SYNC", "PROGRESS"}
+	heading := []string{"VM", "STATE", "ACTIVITY", "HEALTH", "LAST-SYNC", "TOOK", "SENT", "PENDING", "HRL", "NEXT-CYCLE", "RESYNC-WINDOW", "PROGRESS"}
 	if page.wide {
-		heading = append(heading, "REPLICA", "DISKS", "FORMAT", "SIZE", "CAUSE", "LINEAGE", "ROOT", "PROVEN")
+		heading = append(heading, "REPLICA", "DISKS", "FORMAT", "SIZE", "WRITES", "INTERVAL", "POINTS", "MISSED", "CAUSE", "LINEAGE", "ROOT", "PROVEN")
 	}
 	rows := newTable(heading...)
 	for _, r := range list {
 		s := r.GetStatus()
 		row := []string{r.GetName(), Word(s.GetState()), Word(s.GetActivity()), Word(s.GetHealth()),
-			distance(s.GetLastSynchronizedTime(), page.now, "never"), progressOf(s, page.now)}
+			distance(s.GetLastSynchronizedTime(), page.now, "never"), span(s.GetLastSynchronizedDuration()), lastSent(s), pending(s),
+			accumulation(r), distance(s.GetNextCycleTime(), page.now, none), distance(s.GetNextResyncWindowTime(), page.now, none),
+			progressOf(s, page.now)}
 		if page.wide {
-			row = append(row, counterpart(r), fmt.Sprint(len(s.GetDisks())), formats(s), Size(totalSize(s)), Word(s.GetResyncCause()),
-				short(s.GetLineage()), short(s.GetProvenRoot()), distance(s.GetProvenTime(), page.now, "never"))
+			row = append(row, wideRow(r, page.now)...)
 		}
 		rows.add(row...)
 		for _, reason := range bad(s) {
@@ -61,6 +65,18 @@ func replicationRows(page *Page, list []*vmreplicav1.Replication) {
 		}
 	}
 	rows.on(page)
+}
+
+// wideRow is what wide adds.
+func wideRow(r *vmreplicav1.Replication, now time.Time) []string {
+	spec, s := r.GetSpec(), r.GetStatus()
+	points := fmt.Sprint(spec.GetRecoveryPoints())
+	if s.GetMode() == vmreplicav1.ReplicationMode_REPLICATION_MODE_REPLICA {
+		points = fmt.Sprint(len(s.GetRecoveryPoints()))
+	}
+	return []string{counterpart(r), fmt.Sprint(len(s.GetDisks())), formats(s), Size(totalSize(s)), tracking(s),
+		span(spec.GetInterval()), points, fmt.Sprint(s.GetStatistics().GetCyclesMissed()), Word(s.GetResyncCause()),
+		short(s.GetLineage()), short(s.GetProvenRoot()), distance(s.GetProvenTime(), now, "never")}
 }
 
 // counterpart is the other host: the replica's address, or on a replica the primary's name.
@@ -126,6 +142,8 @@ func progressOf(s *vmreplicav1.ReplicationStatus, now time.Time) string {
 		return none
 	case s.GetActivity() == vmreplicav1.Activity_ACTIVITY_MERGING && sum.GetMergeTotalBytes() > 0:
 		return fmt.Sprintf("%d%% merged", percent(sum.GetMergedBytes(), sum.GetMergeTotalBytes()))
+	case s.GetActivity() == vmreplicav1.Activity_ACTIVITY_SENDING, s.GetActivity() == vmreplicav1.Activity_ACTIVITY_CATCHING_UP:
+		return strings.Join(append([]string{Size(sum.GetWireSentBytes()) + " sent"}, pace(sum, now)...), " ")
 	}
 	text := fmt.Sprintf("%d%%", percent(sum.GetComparedBytes(), sum.GetSizeBytes()))
 	return strings.Join(append([]string{text}, pace(sum, now)...), " ")
@@ -146,6 +164,7 @@ func sumProgress(disks []*vmreplicav1.DiskStatus) (sum *vmreplicav1.TransferProg
 		sum.SizeBytes += progress.GetSizeBytes()
 		sum.ComparedBytes += progress.GetComparedBytes()
 		sum.RateBytesPerSecond += progress.GetRateBytesPerSecond()
+		sum.WireSentBytes += progress.GetWireSentBytes()
 		sum.MergedBytes += progress.GetMergedBytes()
 		sum.MergeTotalBytes += progress.GetMergeTotalBytes()
 		if eta := progress.GetEta(); eta.AsDuration() > sum.GetEta().AsDuration() {

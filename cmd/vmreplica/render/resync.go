@@ -48,6 +48,12 @@ func (p *Page) resync(r *vmreplicav1.Resync) {
 		rows.add(disk.GetId(), Size(disk.GetSizeBytes()), Size(min(disk.GetBlocksCompared()*blockSize, disk.GetSizeBytes())),
 			Size(disk.GetBytesDiffering()), fmt.Sprint(disk.GetBlocksDiffering()), Size(disk.GetWireBytesSent()),
 			Size(disk.GetWireBytesReceived()), span(disk.GetDuration()), root)
+		if disk.GetMarksOnly() {
+			rows.note("its log was exact: what was marked is sent, and nothing compared")
+		}
+		if disk.GetCaughtUpBytes() > 0 {
+			rows.note("%s that were written meanwhile are sent as well", Size(disk.GetCaughtUpBytes()))
+		}
 		if disk.GetSegmentsResent() > 0 {
 			rows.note("%s did not match at first and were sent again", plural(disk.GetSegmentsResent(), "segment"))
 		}
@@ -78,6 +84,9 @@ func (p *Page) courseOf(r *vmreplicav1.Resync) {
 	p.fact("Cause", r.GetCause())
 	if r.GetStartTime() != nil {
 		p.fact("Start", moment(r.GetStartTime(), p.now))
+	}
+	if r.GetRounds() > 0 {
+		p.fact("Rounds", fmt.Sprintf("%d, the cut included", r.GetRounds()))
 	}
 	if r.GetCommitTime() != nil {
 		p.fact("Committed", join(", after ", moment(r.GetCommitTime(), p.now), span(r.GetDuration())))
