@@ -21,7 +21,6 @@ type Mode string
 const (
 	Write Mode = "write"
 	Check Mode = "check"
-	Fio   Mode = "fio"
 )
 
 // Disk is a QEMU block node without its name: what stands after -blockdev.
@@ -66,14 +65,6 @@ func Format(t testing.TB, images ...string) {
 	}
 }
 
-// Options say what a guest is.
-type Options struct {
-	Mode  Mode
-	Disks []Disk
-	// Seconds is how long Fio runs.
-	Seconds int
-}
-
 // kernel is where tools/guest-kernel unpacks, from the directory of a test's package.
 const kernel = "../../bin/guest"
 
@@ -96,10 +87,10 @@ type Guest struct {
 }
 
 // Start boots a guest. It ends with the test at the latest.
-func Start(t testing.TB, o Options) *Guest {
+func Start(t testing.TB, mode Mode, disks ...Disk) *Guest {
 	t.Helper()
 	g := &Guest{t: t, ended: make(chan error, 1), more: make(chan struct{})}
-	g.process = exec.Command("qemu-system-x86_64", arguments(t, o)...)
+	g.process = exec.Command("qemu-system-x86_64", arguments(t, mode, disks)...)
 	g.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	console, err := g.process.StdoutPipe()
 	if err != nil {
@@ -116,27 +107,24 @@ func Start(t testing.TB, o Options) *Guest {
 	t.Cleanup(func() {
 		g.Kill()
 		if t.Failed() {
-			t.Logf("a guest to %s said last:\n%s", o.Mode, strings.Join(g.lines[max(0, len(g.lines)-30):], "\n"))
+			t.Logf("a guest to %s said last:\n%s", mode, strings.Join(g.lines[max(0, len(g.lines)-30):], "\n"))
 		}
 	})
 	return g
 }
 
-func arguments(t testing.TB, o Options) []string {
+func arguments(t testing.TB, mode Mode, disks []Disk) []string {
 	t.Helper()
-	initrd, memory, programs := filepath.Join(t.TempDir(), "initrd"), "192", []string{"e2fsck", "sqlite3"}
-	if o.Mode == Fio {
-		memory, programs = "384", []string{"fio"} // which loads ten times as much as the others
-	}
-	if err := build(initrd, kernel, programs...); err != nil {
+	initrd := filepath.Join(t.TempDir(), "initrd")
+	if err := build(initrd, kernel, "e2fsck", "sqlite3"); err != nil {
 		t.Fatal(err)
 	}
 	a := []string{
-		"-M", "pc,accel=tcg", "-m", memory, "-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot",
+		"-M", "pc,accel=tcg", "-m", "192", "-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot",
 		"-kernel", filepath.Join(kernel, "vmlinuz"), "-initrd", initrd,
-		"-append", fmt.Sprintf("console=ttyS0 quiet panic=-1 mode=%s seconds=%d", o.Mode, o.Seconds),
+		"-append", fmt.Sprintf("console=ttyS0 quiet panic=-1 mode=%s", mode),
 	}
-	for i, disk := range o.Disks {
+	for i, disk := range disks {
 		node := fmt.Sprintf("d%d", i)
 		disk["node-name"] = node
 		text, err := json.Marshal(disk)
@@ -256,7 +244,7 @@ type Findings struct {
 // Examine boots a guest from the disks and has it check them.
 func Examine(t testing.TB, disks ...Disk) (f Findings) {
 	t.Helper()
-	g := Start(t, Options{Mode: Check, Disks: disks})
+	g := Start(t, Check, disks...)
 	g.Await("GUEST ended")
 	i := strings.Index(g.Said(), "GUEST found ")
 	if i < 0 {

@@ -42,7 +42,7 @@ func TestAGuestOutlivesAPowerCut(t *testing.T) {
 	t.Parallel()
 	paths := images(t, 2)
 	guest.Format(t, paths...)
-	g := guest.Start(t, guest.Options{Mode: guest.Write, Disks: plain(paths)})
+	g := guest.Start(t, guest.Write, plain(paths)...)
 	g.AwaitRows(80)
 	g.Kill()
 	newest := g.Committed()

@@ -1,5 +1,5 @@
 #!/bin/sh
-# The guest's only program. The kernel's command line says what to do: mode=write, check or fio.
+# The guest's only program. The kernel's command line says what to do: mode=write or check.
 # Its answers are the lines that begin with GUEST.
 mount -t proc proc /proc
 mount -t sysfs sys /sys
@@ -10,7 +10,7 @@ for module in virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev vir
   insmod "/modules/$module.ko"
 done
 for word in $(cat /proc/cmdline); do
-  case $word in mode=* | seconds=*) eval "$word" ;; esac
+  case $word in mode=*) eval "$word" ;; esac
 done
 mkdir -p /a /b
 
@@ -56,13 +56,6 @@ check() {
     e2fsck -fn "$disk" >/tmp/fsck 2>&1 || { fsck=$?; cat /tmp/fsck; }
   done
   echo "GUEST found rows=$rows newest=$newest integrity=$integrity bad=$bad fsck=$fsck"
-}
-
-# Every block that was written is read again.
-fio() {
-  command fio --name=guest --filename=/dev/vda --rw=randwrite --bsrange=4k-64k --iodepth=8 --ioengine=libaio --direct=1 \
-    --verify=crc32c --verify_backlog=256 --time_based --runtime="$seconds" --fsync=64 --output=/tmp/fio ||
-    { cat /tmp/fio; return 1; }
 }
 
 echo "GUEST started $mode"

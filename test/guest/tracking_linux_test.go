@@ -21,6 +21,7 @@ type tracker struct {
 	program string
 	faults  string
 	dir     string
+	served  bool
 	process *exec.Cmd
 	words   io.WriteCloser
 	answers *bufio.Scanner
@@ -61,7 +62,11 @@ func (tr *tracker) start() {
 	must(tr.t, tr.process.Start())
 	tr.answers = bufio.NewScanner(output)
 	tr.t.Cleanup(tr.kill)
-	tr.answer("serving ")
+	again := tr.served
+	tr.served = true
+	if said := tr.answer("serving "); again && strings.Contains(said, "lost") {
+		tr.t.Fatalf("a tracker that goes on: %s", said)
+	}
 }
 
 // answer is what a line of the program says after the beginning that is waited for.
@@ -71,7 +76,6 @@ func (tr *tracker) answer(beginning string) string {
 		if rest, is := strings.CutPrefix(tr.answers.Text(), beginning); is {
 			return rest
 		}
-		tr.t.Log(tr.answers.Text())
 	}
 	tr.t.Fatal("the tracker ended")
 	return ""
@@ -126,7 +130,7 @@ func TestAGuestsReplicaIsEveryCut(t *testing.T) {
 	t.Parallel()
 	tr := newTracker(t, "")
 	tr.do("begin")
-	g := guest.Start(t, guest.Options{Mode: guest.Write, Disks: tr.exports()})
+	g := guest.Start(t, guest.Write, tr.exports()...)
 	g.AwaitRows(1)
 	var committed int
 	for i := range 12 {
@@ -172,7 +176,7 @@ func TestTheCutOracleFindsFaults(t *testing.T) {
 			t.Parallel()
 			tr := newTracker(t, control.faults)
 			tr.do("begin")
-			g := guest.Start(t, guest.Options{Mode: guest.Write, Disks: tr.exports()})
+			g := guest.Start(t, guest.Write, tr.exports()...)
 			g.AwaitRows(1)
 			exact := true
 			for i := 0; exact && i < 10; i++ {

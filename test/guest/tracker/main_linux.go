@@ -18,7 +18,6 @@ import (
 	"net"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"syscall"
 	"time"
 
@@ -113,7 +112,7 @@ func (t *tracker) attach(name string) error {
 	}
 	d, err := tracking.OpenLive(tracking.LiveOptions{
 		ID: name, Image: image, Logs: t.dir, Log: name + ".hrl", Known: *t.known[name],
-		Lost: func(loss hrl.Loss) error { fmt.Println(name, loss); return nil },
+		Lost: func(hrl.Loss) error { return nil }, // which is said when the disks are served
 	})
 	if err != nil {
 		return err
@@ -155,7 +154,11 @@ func (t *tracker) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	fmt.Println("serving", filepath.Base(socket))
+	var losses []hrl.Loss
+	for _, d := range t.disks {
+		losses = append(losses, d.Loss())
+	}
+	fmt.Println("serving", losses)
 	return server.Serve(ctx)
 }
 
