@@ -80,10 +80,15 @@ type Guest struct {
 	mu sync.Mutex
 	// lines are what the console said.
 	lines []string
-	// committed is the newest row that the guest said it has committed.
-	committed int
+	// commits are the rows that the guest said it has committed.
+	commits []commit
 	// more is closed and made anew with each line.
 	more chan struct{}
+}
+
+type commit struct {
+	row int
+	at  time.Time
 }
 
 // Start boots a guest. It ends with the test at the latest.
@@ -142,18 +147,29 @@ func (g *Guest) read(lines *bufio.Scanner) {
 		line := strings.TrimSpace(lines.Text())
 		g.mu.Lock()
 		g.lines = append(g.lines, line)
-		fmt.Sscanf(line, "GUEST committed %d", &g.committed)
+		c := commit{at: time.Now()}
+		if n, _ := fmt.Sscanf(line, "GUEST committed %d", &c.row); n == 1 {
+			g.commits = append(g.commits, c)
+		}
 		close(g.more)
 		g.more = make(chan struct{})
 		g.mu.Unlock()
 	}
 }
 
-// Committed is the newest row that the guest said it has committed.
-func (g *Guest) Committed() int {
+// Committed is the newest row that the guest said it has committed; 0 before the first.
+func (g *Guest) Committed() int { return g.CommittedBefore(time.Now()) }
+
+// CommittedBefore is the newest row of which it said so before an instant.
+func (g *Guest) CommittedBefore(instant time.Time) (row int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.committed
+	for _, c := range g.commits {
+		if c.at.Before(instant) {
+			row = c.row
+		}
+	}
+	return row
 }
 
 // Said are the lines of the console, one text.
@@ -181,7 +197,9 @@ func (g *Guest) Await(line string) string {
 func (g *Guest) AwaitRows(more int) {
 	g.t.Helper()
 	want := g.Committed() + more
-	g.await(fmt.Sprintf("commits row %d", want), func() bool { return g.committed >= want })
+	g.await(fmt.Sprintf("commits row %d", want), func() bool {
+		return len(g.commits) > 0 && g.commits[len(g.commits)-1].row >= want
+	})
 }
 
 // await waits until met, which is asked under mu after each line.
