@@ -41,7 +41,7 @@ func lost() *vmreplicav1.Replication {
 	s := r.Status
 	s.State, s.Health = vmreplicav1.ReplicationState_REPLICATION_STATE_WAITING_FOR_START_RESYNCHRONIZE, vmreplicav1.Health_HEALTH_CRITICAL
 	s.ResyncCause, s.ResyncEvidence = vmreplicav1.ResyncCause_RESYNC_CAUSE_HRL_NOT_CLOSED_CLEANLY, "opened in boot 1, found in boot 2"
-	s.Tracked, s.PendingBytes, s.HrlAccumulationPercent, s.NextCycleTime = false, -1, 0, nil
+	s.NextCycleTime = nil
 	s.NextResyncWindowTime = ahead(2 * time.Hour)
 	s.HealthReasons = []*vmreplicav1.HealthReason{{
 		Code: "RESYNC_REQUIRED", Health: vmreplicav1.Health_HEALTH_CRITICAL, Since: ago(time.Hour),
@@ -132,7 +132,7 @@ func TestTheHRLIsShownOfItsLimit(t *testing.T) {
 		" 12.0 MiB  no limit  ": func(r *vmreplicav1.Replication) { r.Spec.HrlLimitPercent = proto.Int32(0) },
 		" 12.0 MiB  12%  ":      func(r *vmreplicav1.Replication) { r.Spec.HrlLimitPercent = proto.Int32(100) },
 		"4.0 MiB  -        -  ": func(r *vmreplicav1.Replication) { r.Status.PendingBytes = -1 },
-		" 1.4s  -     12.0":     func(r *vmreplicav1.Replication) { r.Status.LastSynchronizedTime = ago(time.Second) },
+		" 1.4s  -     12.0":     func(r *vmreplicav1.Replication) { r.Status.Cut = "another" },
 		" 3.0 MiB sent 1.0 MiB/s": func(r *vmreplicav1.Replication) {
 			r.Status.Activity = vmreplicav1.Activity_ACTIVITY_SENDING
 			r.Status.Disks[0].Progress = &vmreplicav1.TransferProgress{WireSentBytes: 3 << 20, RateBytesPerSecond: 1 << 20}
@@ -151,7 +151,7 @@ func TestMonitoringOfRunningMachines(t *testing.T) {
 		t.Errorf("%q is not in %q", want, line)
 	}
 	line, code := render.Monitor([]*vmreplicav1.Replication{lost()}, now)
-	if code != render.MonitorCritical || !strings.Contains(line, "Resume replication to start resynchronization") || strings.Contains(line, "pending=") {
+	if code != render.MonitorCritical || !strings.Contains(line, "Resume replication to start resynchronization") || !strings.Contains(line, "db01_pending=") {
 		t.Errorf("%d %q", code, line)
 	}
 }

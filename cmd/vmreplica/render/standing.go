@@ -3,7 +3,6 @@ package render
 import (
 	"fmt"
 	"strconv"
-	"time"
 
 	"vmreplica/internal/replication"
 	vmreplicav1 "vmreplica/proto/vmreplica/v1"
@@ -38,10 +37,10 @@ func accumulation(r *vmreplicav1.Replication) string {
 	return fmt.Sprintf("%d%%", int64(s.GetHrlAccumulationPercent()/float64(limit)*100))
 }
 
-// lastSent is what the last synchronization sent, where that was a cycle: a resync's figures are its own.
+// lastSent is what the cycle sent whose cut the replica holds; "-" after a resync, whose figures are its own.
 func lastSent(s *vmreplicav1.ReplicationStatus) string {
 	cycle := s.GetLastCycle()
-	if cycle == nil || cycle.GetEndTime().AsTime().Before(s.GetLastSynchronizedTime().AsTime().Add(-time.Second)) {
+	if cycle == nil || cycle.GetCut() != s.GetCut() {
 		return none
 	}
 	return Size(cycle.GetSentBytes())
@@ -126,11 +125,12 @@ func (p *Page) tracked(r *vmreplicav1.Replication) {
 	if s.GetMode() == vmreplicav1.ReplicationMode_REPLICATION_MODE_REPLICA {
 		return
 	}
+	exact := s.GetResyncCause() == vmreplicav1.ResyncCause_RESYNC_CAUSE_UNSPECIFIED
 	switch {
-	case s.GetTracked():
+	case s.GetTracked() && exact:
 		p.fact("Tracked", "yes: each write is marked")
-	case s.GetAttached():
-		p.fact("Tracked", "not exactly: not every write since the replica last agreed was seen; a first copy or resync makes it so")
+	case s.GetTracked():
+		p.fact("Tracked", "yes, but the marks do not tell all that the replica lacks until it is resynchronized")
 	default:
 		p.fact("Tracked", "no: it is compared by the stamps of its images")
 	}
