@@ -15,6 +15,7 @@ import (
 	"vmreplica/cmd/vmreplica/render"
 	"vmreplica/internal/durable"
 	"vmreplica/internal/failure"
+	"vmreplica/internal/replication"
 	vmreplicav1 "vmreplica/proto/vmreplica/v1"
 )
 
@@ -112,13 +113,18 @@ func keepAll(disks []exported, force bool) error {
 // exportTarget is a disk's id, empty for the VM's only one, and the name of its file.
 type exportTarget struct{ disk, file string }
 
-// exportNames decides which disks are written to which files of which directory.
+// exportNames decides which disks are written to which files of which directory. The ids are the agent's word and become
+// names of files here, so their form is checked.
 func (v *invocation) exportNames(ctx context.Context, vm string, flags *exportFlags) (names []exportTarget, directory string, err error) {
 	r, err := v.replications().GetReplication(ctx, &vmreplicav1.GetReplicationRequest{Name: vm})
 	if err != nil {
 		return nil, "", err
 	}
 	for _, disk := range r.GetStatus().GetDisks() {
+		if err := replication.CheckName("disk", disk.GetId()); err != nil {
+			return nil, "", failure.New(failure.Corrupt, failure.ReasonProtocol, "the agent's answer: %w", err).On(vm, "").
+				Try("Bring agent and command to one release.")
+		}
 		if flags.disk == "" || flags.disk == disk.GetId() {
 			names = append(names, exportTarget{disk.GetId(), disk.GetId() + ".raw"})
 		}

@@ -135,6 +135,8 @@ func TestExportOfSeveralDisksIsOneInstant(t *testing.T) {
 		return speaks(nil, header(disk, strings.Repeat(disk[:1], 32), 512), zeros(0, 512))
 	}, "a", "b")
 	a.run("export", "web01", t.TempDir()).expect(t, 4, "", "was replaced 5 times")
+	holds(a, whole, "../etc")
+	a.run("export", "web01", directory).expect(t, 1, "", `disk name "../etc" is not allowed`)
 }
 
 // What a stream says is never trusted, and what does not come whole leaves no file.

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"vmreplica/cmd/vmreplica/command"
 	"vmreplica/internal/failure"
 	v1 "vmreplica/proto/vmreplica/v1"
 )
@@ -99,7 +100,7 @@ func TestFailoverIsConfirmed(t *testing.T) {
 	a := newAgent(t, "replica")
 	failingOver(a, failedOver(), failedOver())
 	a.run("failover", "web01").expect(t, 2, "", "give --yes")
-	a.run("failover", "web01", "--dry-run").expect(t, 0, "to the recovery point 0123456789ab of 2026-11-22 20:59:00 +01:00 (1m ago).\n  2 later recovery points are deleted.\n", "")
+	a.run("failover", "web01", "--dry-run").expect(t, 0, "A failover of the VM web01 takes the recovery point 0123456789ab of 2026-11-22 20:59:00 +01:00 (1m ago).\n  2 later recovery points are deleted.\n", "")
 	for _, answer := range []string{"no\n", "y\n", "\n", ""} {
 		a.runAsked(strings.NewReader(answer), "failover", "web01").expect(t, 1, "", "it was not confirmed, and nothing was changed")
 	}
@@ -136,6 +137,13 @@ func TestFailoversThatEndOtherwise(t *testing.T) {
 		return &v1.Failover{Vm: "web01", RecoveryPoint: id}, nil
 	})
 	a.runContext(ctx, "failover", "web01", "--yes").expect(t, 130, "", "Interrupted: the failover of the VM web01 goes on.\n  Wait for it:  vmreplica failover web01 --point "+id+" --yes\n")
+	// Nobody answers, and then the program is ended.
+	ctx, interrupt = contextOf(t)
+	answer(a, "Failover", func(r *v1.StartFailoverRequest) (*v1.Failover, error) {
+		time.AfterFunc(100*time.Millisecond, interrupt)
+		return &v1.Failover{Vm: "web01", RecoveryPoint: id}, nil
+	})
+	runStreams(ctx, a.environment(), command.Streams{In: reader, Interactive: true}, "failover", "web01").expect(t, 130, "", "Fail over? ")
 	_ = reader.CloseWithError(errors.New("no terminal any more"))
 	a.runAsked(reader, "failover", "web01").expect(t, 1, "", "not confirmed")
 	fail[*v1.StartFailoverRequest, *v1.Failover](a, "Failover", failure.New(failure.Precondition, failure.ReasonFailedOver, "to another point already"))

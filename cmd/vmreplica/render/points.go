@@ -39,7 +39,7 @@ func (p *Page) points(points []*vmreplicav1.RecoveryPoint) {
 // FailoverPlan writes what a failover would do.
 func (p Printer) FailoverPlan(f *vmreplicav1.Failover) error {
 	return p.Message(f, func(page *Page) {
-		page.Line("Failing over the VM %s to the recovery point %s of %s.", f.GetVm(), short(f.GetRecoveryPoint()),
+		page.Line("A failover of the VM %s takes the recovery point %s of %s.", f.GetVm(), short(f.GetRecoveryPoint()),
 			moment(f.GetPointTime(), page.now))
 		page.failoverNotes(f)
 		if f.GetMergeTotalBytes() > 0 {
