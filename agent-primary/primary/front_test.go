@@ -423,7 +423,7 @@ vmreplica_resync_cursor_bytes{disk="root",vm="web01"} 0
 		"vmreplica_replication_state", "vmreplica_resync_cursor_bytes"); err != nil {
 		t.Fatal(err)
 	}
-	if count, err := testutil.GatherAndCount(f.host.Registry); err != nil || count != 9 {
+	if count, err := testutil.GatherAndCount(f.host.Registry); err != nil || count != 16 {
 		t.Fatalf("%d metrics, %v", count, err)
 	}
 }
