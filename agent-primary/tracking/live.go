@@ -206,8 +206,8 @@ func (d *Disk) change(off, n int64, do func(w *write) error) error {
 	if err != nil {
 		return err
 	}
-	if fault.Enabled("late-writes") && rand.IntN(8) == 0 {
-		time.Sleep(400 * time.Millisecond)
+	if fault.Enabled("late-writes") && rand.IntN(16) == 0 {
+		time.Sleep(time.Second)
 	}
 	return d.judged(do(w))
 }

@@ -3,6 +3,7 @@ package guest_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"testing"
 	"time"
 
@@ -54,12 +55,22 @@ func loaded(t *testing.T, faults string) (*tracker, *guest.Load) {
 	return tr, guest.StartLoad(t, guest.Exported(tr.file("nbd.sock"), "a"))
 }
 
-// killAmid kills the tracker while it ships, and compares what it left.
+// killAmid kills the tracker while it ships under the load, and compares what it left.
 func (tr *tracker) killAmid() (differing, clean int) {
 	tr.t.Helper()
+	for before := tr.written(); tr.written() == before; time.Sleep(5 * time.Millisecond) {
+	}
 	_, err := fmt.Fprintln(tr.words, "cut")
 	must(tr.t, err)
-	time.Sleep(time.Duration(rand.IntN(1500)) * time.Millisecond)
+	time.Sleep(time.Duration(rand.IntN(1000)) * time.Millisecond)
 	tr.kill()
 	return guest.Unmarked(tr.t, tr.file("a.hrl"), tr.file("a.raw"), tr.file("a.replica"))
+}
+
+// written is when the load wrote last.
+func (tr *tracker) written() time.Time {
+	tr.t.Helper()
+	info, err := os.Stat(tr.file("a.raw"))
+	must(tr.t, err)
+	return info.ModTime()
 }
