@@ -63,6 +63,7 @@ fuzz:
 lint: bin/tools/staticcheck
 	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "gofmt: $$unformatted" >&2; exit 1; }
 	go vet ./...
+	go vet -tags faults ./agent-primary/... ./agent-replica/... ./internal/fault
 	bin/tools/staticcheck ./...
 
 # Everything builds elsewhere too; what needs Linux says so when it runs.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -94,6 +95,9 @@ type commit struct {
 // Start boots a guest. It ends with the test at the latest.
 func Start(t testing.TB, mode Mode, disks ...Disk) *Guest {
 	t.Helper()
+	if runtime.GOARCH != "amd64" {
+		t.Skip("the guest is made of this host's programs and an amd64 kernel")
+	}
 	g := &Guest{t: t, ended: make(chan error, 1), more: make(chan struct{})}
 	g.process = exec.Command("qemu-system-x86_64", arguments(t, mode, disks)...)
 	g.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
