@@ -206,63 +206,6 @@ func (v *VM) Abort(transfer replication.ID, term uint64) (Record, error) {
 	return record, nil
 }
 
-// StartMerge marks a disk's lowest layer; see Record.StartMerge. A base that another program has changed while it was
-// open is merged all the same, and the doubt is in the record then: from here on its stamp tells less.
-func (v *VM) StartMerge(diskID string, bytes int64) (Record, error) {
-	v.turn.Lock()
-	defer v.turn.Unlock()
-	record, err := v.Record()
-	if err != nil {
-		return Record{}, err
-	}
-	if d := record.Disk(diskID); d != nil {
-		if _, err := v.changedBase(d); err != nil {
-			return Record{}, failure.Locate(err, v.name, diskID)
-		}
-	}
-	return v.Update(func(r *Record) error { return r.StartMerge(diskID, bytes) })
-}
-
-// FinishMerge says that the base durably holds the lowest layer. A committed layer above gets the base as its
-// parent first.
-func (v *VM) FinishMerge(diskID string, m Merged) (Record, error) {
-	v.turn.Lock()
-	defer v.turn.Unlock()
-	record, err := v.Record()
-	if err != nil {
-		return Record{}, err
-	}
-	d, err := record.mergeable(diskID, Merging)
-	if err != nil {
-		return Record{}, err
-	}
-	err = v.reparent(d)
-	if err == nil {
-		err = v.disks[diskID].base.settle()
-	}
-	if err != nil {
-		return Record{}, failure.Locate(err, v.name, diskID)
-	}
-	stamp, err := v.storage.Settle(d.Base)
-	if err != nil {
-		return Record{}, failure.Locate(err, v.name, diskID)
-	}
-	record, err = v.Update(func(r *Record) error { return r.FinishMerge(diskID, stamp, m) })
-	if err != nil {
-		return Record{}, err
-	}
-	v.dropLayers(record)
-	return record, nil
-}
-
-// reparent makes the layer above the lowest one stand on the base; a receiving one has no parent yet.
-func (v *VM) reparent(d *Disk) error {
-	if len(d.Layers) < 2 || d.Layers[1].State == Receiving {
-		return nil
-	}
-	return v.disks[d.ID].layer(d.Layers[1].File).Seal(v.parent(d, 0))
-}
-
 // dropLayers closes every open layer that the record no longer has. An error of closing means nothing any more:
 // the layer's content does not count.
 func (v *VM) dropLayers(record Record) {

@@ -63,6 +63,9 @@ func (r *Record) commit(c Commit, s settled) error {
 			}
 		}
 	}
+	if r.Transfer.Kind != replication.KindDelta && len(s.written) > 0 {
+		r.voidPoints()
+	}
 	r.Lineage, r.Cut, r.CommittedTransfer = c.Lineage, c.Cut, c.Transfer
 	r.CommitTime, r.ProvenTime, r.ProvenRoot = c.Time, c.Time, s.provenRoot
 	r.CommitDuration = c.Time.Sub(r.Transfer.StartTime)

@@ -1,10 +1,13 @@
 // Package chain is what a replica holds of a VM: its record, the layers of its disks, and the view through them.
 //
 // Vocabulary. A disk is a base and the layers that stand on it, lowest first. A layer is receiving while a
-// transfer fills it, committed once its content counts, merging while it is copied into the base, and gone from
-// the record when that is done. The view of a disk is what a reader sees through all of its layers. A transfer
-// writes either a receiving layer of its own or, while the base is incomplete, the base itself. A hold is the
-// right to do one kind of work on a VM.
+// transfer fills it, committed once its content counts, merging while it is copied into what lies directly below it, the
+// base or another layer, and gone from the record when that is done. The view of a disk is what a reader sees through all
+// of its layers. A transfer writes either a receiving layer of its own or, while the base is incomplete, the base itself.
+// A recovery point is the content of all disks at one cut; a layer stands on it when all that lies below the layer is that
+// content. A point is sealed by an empty layer that stands on it, and dropped by taking that mark away. A pin is a reader
+// of a point, or of what was the newest content when it began; its boundary is between what it reads and what it does not.
+// A hold is the right to do one kind of work on a VM.
 //
 // Invariants.
 //   - The record changes in one transaction each time, by one of the transitions below, and is durable before
@@ -12,8 +15,11 @@
 //   - A file is durable before the record refers to it; the record ceases to refer to it before it is deleted.
 //     Names about to be made stand in Creating, names to be deleted in Garbage, so no crash leaves a file that
 //     nobody knows. A name in Garbage is not made anew before its deletion is durable.
-//   - A layer is merged only when it is the lowest, and committed layers are never changed but for the parent in
-//     their header.
+//   - A layer that stands on a recovery point is not merged, and nothing is merged across a pin's boundary. Of the others
+//     the lowest goes first, so what commits above a point goes into the layer that stands on it, and the base below is
+//     not touched. A committed layer changes only as the target of a merge, which the view does not show, and in its header.
+//   - A point is on all disks or on none, in one change of the record each time. Nothing is sealed while a transfer is open.
+//     A resync that found a difference drops all points in the transaction of its commit.
 //   - A base carries the stamp with which this agent last settled it: prepared it, committed or merged into it, or
 //     closed it. Another stamp found is a doubt: it is remembered until a transfer has proven the whole disk.
 //   - A base is marked before this agent writes to it and settled after. While the agent writes it, in a first copy or
@@ -24,10 +30,12 @@
 //   - A file's format is stated when its disk is prepared and kept with it. Here it is a word: only Storage knows what
 //     it means.
 //   - A committed layer names what lies below it and, where the format has one, the identity that this has. A merge
-//     gives the base the layer's identity before it writes anything else.
+//     gives its target the layer's identity before it writes anything else.
 //   - A layer or base file that is missing is a fault; it is never made again.
-//   - At most MaxWaiting committed layers wait on a disk; with the receiving one its depth is at most three.
+//   - No transfer is begun above MaxWaiting committed layers beside those of the points that are kept, N; with the receiving
+//     one and one of a dropped point no layer is added to N + 3.
 //
 // After a crash at any moment the record names every file that counts. The view is the last commit's content, or
-// the one before when the commit's transaction did not happen.
+// the one before when the commit's transaction did not happen. Every point that the record has reads as its cut was. Pins
+// are gone with the process; layers of a point that was not sealed to its end stand in Creating.
 package chain

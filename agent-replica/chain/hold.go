@@ -15,6 +15,7 @@ type Purpose string
 const (
 	ToTransfer Purpose = "a transfer is running"
 	ToMerge    Purpose = "its layers are being merged"
+	ToSeal     Purpose = "a recovery point is being made"
 	ToRemove   Purpose = "its replica is being removed"
 )
 

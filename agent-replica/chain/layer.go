@@ -11,9 +11,12 @@ func (r *Record) layerFile(d *Disk, transfer replication.ID) string {
 	return path.Join(r.Directory, d.ID+"."+transfer.Short()+d.layerKind().Extension)
 }
 
-// newLayer is the one that the transfer fills.
+// newLayer is the one that the transfer, which is open, fills.
 func (r *Record) newLayer(d *Disk, transfer replication.ID) Layer {
-	return Layer{File: r.layerFile(d, transfer), Format: d.layerKind().Format, State: Receiving, Transfer: transfer}
+	return Layer{
+		File: r.layerFile(d, transfer), Format: d.layerKind().Format, State: Receiving, Transfer: transfer,
+		Kind: r.Transfer.Kind,
+	}
 }
 
 // parent is what lies below the layer at index i, as a header names it, with the identity that it has at this moment.

@@ -39,7 +39,7 @@ func (r *Record) Incomplete() bool {
 	return slices.ContainsFunc(r.Disks, func(d Disk) bool { return d.Base.Incomplete })
 }
 
-// LayersToMerge counts the committed layers of all disks.
+// LayersToMerge counts the committed layers of all disks that wait for their merge.
 func (r *Record) LayersToMerge() int {
 	count := 0
 	for _, d := range r.Disks {
@@ -77,15 +77,22 @@ func (d *Disk) Segments() int64 {
 	return (d.SizeBytes + blockdiff.SegmentSize - 1) / blockdiff.SegmentSize
 }
 
-// Waiting counts the disk's committed layers, the merging one included.
+// Waiting counts the disk's committed layers that stand on no recovery point, the merging one included.
 func (d *Disk) Waiting() int {
 	count := 0
 	for _, layer := range d.Layers {
-		if layer.State != Receiving {
+		if layer.State != Receiving && layer.Point == nil {
 			count++
 		}
 	}
 	return count
+}
+
+// beyond counts the disk's committed layers but those of the points that are to be kept: what a transfer must not be
+// opened above for ever.
+func (d *Disk) beyond(points int) int {
+	committed := len(d.without(Receiving))
+	return committed - min(committed-d.Waiting(), points)
 }
 
 // without are the layers that are not in a state.

@@ -9,18 +9,21 @@ import (
 	"vmreplica/internal/failure"
 )
 
-// StartMerge marks the lowest layer of a disk, which holds bytes: from here the base is being written. Repeating it
-// changes nothing.
-func (r *Record) StartMerge(diskID string, bytes int64) error {
-	d, err := r.mergeable(diskID, Committed, Merging)
+// StartMerge marks a layer of a disk, which holds bytes: from here what lies below it, the base or another layer, is
+// being written. Repeating it changes nothing. WRONG_STATE for a layer that stands on a recovery point, and while another
+// one is being merged.
+func (r *Record) StartMerge(diskID, file string, bytes int64) error {
+	d, i, err := r.mergeable(diskID, func(l Layer) bool { return l.File == file })
 	if err != nil {
 		return err
 	}
-	if d.Layers[0].State == Committed {
+	if d.Layers[i].State == Committed && d.Layers[i].told() {
 		r.tell(event.MergeStarted(r.VM, diskID, bytes))
 	}
-	d.Layers[0].State = Merging
-	d.Base.Writing = true
+	d.Layers[i].State = Merging
+	if i == 0 {
+		d.Base.Writing = true
+	}
 	return nil
 }
 
@@ -31,28 +34,53 @@ type Merged struct {
 	Duration time.Duration
 }
 
-// FinishMerge takes the merged layer out of the table; its file becomes garbage. The base holds all of it,
-// durably, and stamp is the base's from now on.
+// FinishMerge takes the merged layer out of the table; its file becomes garbage. What lies below it holds all of it,
+// durably; of a base, stamp is its own from now on.
 func (r *Record) FinishMerge(diskID string, stamp disk.Stamp, m Merged) error {
-	d, err := r.mergeable(diskID, Merging)
+	d, i, err := r.mergeable(diskID, func(l Layer) bool { return l.State == Merging })
 	if err != nil {
 		return err
 	}
-	r.discard(d.Layers[0].File)
-	d.Layers = slices.Clone(d.Layers[1:])
-	d.Base.settle(stamp)
-	r.tell(event.MergeFinished(r.VM, diskID, m.Bytes, m.Duration))
+	merged := d.Layers[i]
+	r.discard(merged.File)
+	d.Layers = slices.Delete(slices.Clone(d.Layers), i, i+1)
+	if i == 0 {
+		d.Base.settle(stamp)
+	}
+	if merged.told() {
+		r.tell(event.MergeFinished(r.VM, diskID, m.Bytes, m.Duration))
+	}
 	return nil
 }
 
-func (r *Record) mergeable(diskID string, states ...LayerState) (*Disk, error) {
+// mergeable is the layer of a disk that is wanted, and its index, when it may be merged into what lies below it.
+func (r *Record) mergeable(diskID string, wanted func(Layer) bool) (*Disk, int, error) {
 	d := r.Disk(diskID)
-	switch {
-	case r.Releasing:
-		return nil, releasing().On(r.VM, diskID)
-	case d == nil || len(d.Layers) == 0 || !slices.Contains(states, d.Layers[0].State):
-		return nil, failure.New(failure.Precondition, failure.ReasonWrongState, "there is no layer to merge").
-			On(r.VM, diskID)
+	if r.Releasing {
+		return nil, 0, releasing().On(r.VM, diskID)
 	}
-	return d, nil
+	if d != nil {
+		merging := slices.IndexFunc(d.Layers, func(l Layer) bool { return l.State == Merging })
+		i := slices.IndexFunc(d.Layers, wanted)
+		if i >= 0 && d.Layers[i].State != Receiving && d.Layers[i].Point == nil && (merging < 0 || merging == i) {
+			return d, i, nil
+		}
+	}
+	return nil, 0, failure.New(failure.Precondition, failure.ReasonWrongState, "there is no layer to merge").
+		On(r.VM, diskID)
+}
+
+// NextMerge is the index of the layer that is merged next: the one whose merge has begun, else the lowest that stands on
+// no recovery point. held says which must wait; -1 is none.
+func (d *Disk) NextMerge(held func(layer int) bool) int {
+	next := -1
+	for i, layer := range d.Layers {
+		switch {
+		case layer.State == Merging:
+			return i
+		case next < 0 && layer.State == Committed && layer.Point == nil && !held(i):
+			next = i
+		}
+	}
+	return next
 }

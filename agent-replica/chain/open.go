@@ -58,16 +58,30 @@ func (o *Open) View() *View { return o.view }
 // Base is the lowest layer.
 func (o *Open) Base() disk.Disk { return o.base }
 
-// TakeIdentity gives the base the identity of the layer that is about to be merged into it, durably; nothing where one
-// of their formats has none. What stands on the layer by its identity stands on the base from then on, and what stands
-// on the base no longer does: the layer itself. It comes before the merge's first write to the base, which would give
-// it an identity of its own, and is repeated with it.
-func (o *Open) TakeIdentity(layer disk.Layer) error {
-	identity := identityOf(layer)
+// Below is what the layer at index i is merged into: the base, or another layer.
+func (o *Open) Below(i int) disk.Disk {
+	if i == 0 {
+		return o.base
+	}
+	return (*o.view.layers.Load())[i-1].Layer
+}
+
+// TakeIdentity gives what lies below the layer at index i, which is about to be merged into it, the layer's identity,
+// durably; nothing where one of their formats has none. What stands on the layer by its identity stands on what lies
+// below from then on, and what stood there no longer does: the layer itself. It comes before the merge's first write,
+// which would give the file an identity of its own, and is repeated with it.
+func (o *Open) TakeIdentity(i int) error {
+	identity := identityOf(o.Layers()[i])
 	if identity == disk.None {
 		return nil
 	}
-	return o.base.setIdentity(identity)
+	if i == 0 {
+		return o.base.setIdentity(identity)
+	}
+	if below, ok := o.Below(i).(disk.Identified); ok {
+		return below.SetIdentity(identity)
+	}
+	return nil
 }
 
 // Layers are the layers on the base, lowest first.

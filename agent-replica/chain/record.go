@@ -31,6 +31,14 @@ type Record struct {
 	CommitTime     time.Time
 	CommitDuration time.Duration
 	CreateTime     time.Time
+	// CutTime is when the machine was as Cut has it, by the primary's clock; zero where the commit did not say.
+	CutTime time.Time
+	// RecoveryPoints is how many points are kept, as the primary's settings have it.
+	RecoveryPoints int
+	// PointCut is the newest point that was sealed, and PointTime when, by this host's clock; zero before the first one
+	// of a lineage.
+	PointCut  replication.ID
+	PointTime time.Time
 	// Prepared is set once every base exists, durably.
 	Prepared bool
 	// Releasing is set when the relationship ended here: what is in Garbage goes, then the record.
@@ -38,7 +46,8 @@ type Record struct {
 	Disks     []Disk
 	// Transfer is the open one; nil when none is.
 	Transfer *Transfer
-	// Creating are layer files that the open transfer is about to make. No layer refers to them yet.
+	// Creating are layer files that the open transfer, or without one the sealing of a point, is about to make. No layer
+	// refers to them yet.
 	Creating []string
 	// Garbage are files that no layer refers to any more and that are yet to be deleted.
 	Garbage []string
@@ -123,9 +132,16 @@ type Layer struct {
 	// Format is that of the file. Records of before it was kept have none: see ImageFormat.
 	Format replication.Format
 	State  LayerState
-	// Transfer is the one that filled it.
+	// Transfer is the one that filled it, and Kind that one's. A layer that was made for a point has an id of its own.
+	// Records of before kinds were kept have none.
 	Transfer replication.ID
+	Kind     replication.ResyncKind
+	// Point is set where the layer stands on a recovery point: all that lies below it, together, is that point.
+	Point *Point `json:",omitempty"`
 }
+
+// told says whether the layer's merge is worth an event: those of cycles come every few seconds.
+func (l Layer) told() bool { return l.Kind != replication.KindDelta }
 
 // ImageFormat is the format; qcow2 for a layer of before formats were kept.
 func (l Layer) ImageFormat() replication.Format {

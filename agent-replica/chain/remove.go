@@ -16,7 +16,7 @@ func (r *Record) release(deleteData bool) error {
 	if r.Releasing {
 		return nil
 	}
-	if waiting := r.LayersToMerge(); waiting > 0 && !deleteData {
+	if waiting := r.committedLayers(); waiting > 0 && !deleteData {
 		return failure.New(failure.Conflict, failure.ReasonWrongState, "%d layers are still to be merged", waiting).
 			On(r.VM, "").Try("Wait for the merge, or remove the replica's data as well.")
 	}
@@ -41,6 +41,11 @@ func (r *Record) release(deleteData bool) error {
 // is going on or ctx ends. A crash between its steps is finished by Clean.
 func (r *Registry) Remove(ctx context.Context, vmName string, deleteData bool) ([]string, error) {
 	vm := r.VM(vmName)
+	if !deleteData {
+		if err := vm.foldPoints(ctx); err != nil {
+			return nil, err
+		}
+	}
 	release, err := vm.AwaitHold(ctx, ToRemove)
 	if err != nil {
 		return nil, err
@@ -49,7 +54,7 @@ func (r *Registry) Remove(ctx context.Context, vmName string, deleteData bool) (
 	vm.turn.Lock()
 	defer vm.turn.Unlock()
 	if vm.users > 0 {
-		return nil, failure.New(failure.Conflict, failure.ReasonWrongState, "its disks are in use").On(vmName, "")
+		return nil, vm.inUse()
 	}
 	before, err := vm.Record()
 	if err != nil {
@@ -60,6 +65,60 @@ func (r *Registry) Remove(ctx context.Context, vmName string, deleteData bool) (
 		return nil, err
 	}
 	return r.notes(before, after), vm.clean(after)
+}
+
+// committedLayers counts the committed layers of all disks, those of points included.
+func (r *Record) committedLayers() int {
+	count := 0
+	for _, d := range r.Disks {
+		count += len(d.without(Receiving))
+	}
+	return count
+}
+
+// inUse is why disks that somebody has open cannot be given up.
+func (v *VM) inUse() error {
+	readers := v.Readers()
+	if len(readers) == 0 {
+		return failure.New(failure.Conflict, failure.ReasonWrongState, "its disks are in use").On(v.name, "")
+	}
+	return v.read(readers)
+}
+
+// foldPoints gives up the recovery points of a VM whose bases are to be left alone with the newest content, and waits
+// for their merges until ctx ends. Whether they are done the release looks at.
+func (v *VM) foldPoints(ctx context.Context) error {
+	changed := make(chan struct{}, 1)
+	stop := v.table.Observe(func(vm string) {
+		if vm == v.name {
+			select {
+			case changed <- struct{}{}:
+			default:
+			}
+		}
+	})
+	defer stop()
+	record, err := v.Record()
+	if err != nil || len(record.Points()) == 0 {
+		return err
+	}
+	if readers := v.Readers(); len(readers) > 0 {
+		return v.read(readers)
+	}
+	for record, err = v.Update(foldPoints); err == nil && record.committedLayers() > 0; record, err = v.Record() {
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	return err
+}
+
+func foldPoints(r *Record) error {
+	r.RecoveryPoints = 0
+	r.dropPoints(func(Point) bool { return true })
+	return nil
 }
 
 func (r *Registry) notes(before, after Record) []string {
@@ -78,12 +137,20 @@ func (r *Registry) notes(before, after Record) []string {
 	return notes
 }
 
-// Clean deletes the VM's garbage and, when its relationship has ended, the record. The caller holds the VM so
+// Clean deletes the VM's garbage, what an interrupted sealing of a point has left and, when its relationship has ended, the record. The caller holds the VM so
 // that no other cleaning runs. Repeating it changes nothing.
 func (v *VM) Clean() error {
 	v.turn.Lock()
 	defer v.turn.Unlock()
 	record, err := v.Record()
+	if err == nil && record.Unmade() {
+		record, err = v.Update(func(r *Record) error {
+			if r.Unmade() {
+				r.discardCreating()
+			}
+			return nil
+		})
+	}
 	if err != nil {
 		return err
 	}

@@ -178,7 +178,7 @@ func (h *host) merging(t *testing.T, inOrder bool) {
 	vm := h.start()
 	check(t, vm.Acquire())
 	transfer(t, vm, "a")
-	_, err := vm.StartMerge("root", 4096)
+	_, err := vm.StartMerge("root", lowest(t, vm), 4096)
 	check(t, err)
 	opened, err := vm.Disk("root")
 	check(t, err)
@@ -215,7 +215,7 @@ func TestAnInterruptedMergeIsNotTakenForAForeignWrite(t *testing.T) {
 			if doubt := record.Disks[0].Doubt; c.doubt == "" && doubt != "" || !strings.Contains(doubt, c.doubt) {
 				t.Errorf("the doubt is %q, want %q", doubt, c.doubt)
 			}
-			_, err = vm.StartMerge("root", 4096)
+			_, err = vm.StartMerge("root", lowest(t, vm), 4096)
 			check(t, err)
 			_, err = vm.FinishMerge("root", chain.Merged{})
 			check(t, errors.Join(err, vm.Release()))
@@ -232,7 +232,7 @@ func TestAStampIsRecordedOnlyOfASettledBase(t *testing.T) {
 	for name, run := range map[string]func(*testing.T, *host, *chain.VM) error{
 		"a merge": func(t *testing.T, h *host, vm *chain.VM) error {
 			transfer(t, vm, "a")
-			_, err := vm.StartMerge("root", 4096)
+			_, err := vm.StartMerge("root", lowest(t, vm), 4096)
 			check(t, err)
 			h.files.dead = true
 			_, err = vm.FinishMerge("root", chain.Merged{})

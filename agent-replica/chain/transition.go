@@ -9,7 +9,7 @@ import (
 	"vmreplica/internal/replication"
 )
 
-// MaxWaiting is how many committed layers of a disk may wait for their merge.
+// MaxWaiting is how many committed layers of a disk may wait for their merge, beside those of the recovery points.
 const MaxWaiting = 2
 
 // Begin asks for a transfer of all disks.
@@ -51,6 +51,7 @@ func (r *Record) Begin(b Begin) error {
 		}
 		r.discardTransfer()
 	}
+	r.discardCreating()
 	return failure.Locate(r.openTransfer(b), r.VM, "")
 }
 
@@ -144,8 +145,8 @@ func (r *Record) openTransfer(b Begin) error {
 		if b.Kind == replication.KindVerify || d.Base.Incomplete {
 			continue
 		}
-		if len(d.Layers) >= MaxWaiting {
-			return failure.New(failure.Exhausted, failure.ReasonLimit, "%d layers wait to be merged", len(d.Layers)).
+		if waiting := d.beyond(r.RecoveryPoints); waiting >= MaxWaiting {
+			return failure.New(failure.Exhausted, failure.ReasonLimit, "%d layers wait to be merged", waiting).
 				On(r.VM, d.ID).Try("It goes on by itself when the merge is done.")
 		}
 		file := r.layerFile(d, b.Transfer)
@@ -258,9 +259,18 @@ func (r *Record) discardTransfer() {
 		}
 		r.dropLayers(&r.Disks[i], func(l Layer) bool { return l.State == Receiving })
 	}
-	r.discard(r.Creating...)
-	r.Creating, r.Transfer = nil, nil
+	r.discardCreating()
+	r.Transfer = nil
 }
+
+// discardCreating gives up layers that are not made to their end.
+func (r *Record) discardCreating() {
+	r.discard(r.Creating...)
+	r.Creating = nil
+}
+
+// Unmade says whether layers of a point were not made to their end: a crash left them, or a storage that failed.
+func (r *Record) Unmade() bool { return r.Transfer == nil && len(r.Creating) > 0 }
 
 // dropLayers takes layers out of the table; their files become garbage.
 func (r *Record) dropLayers(d *Disk, drop func(Layer) bool) {

@@ -99,6 +99,14 @@ func commitOf(transfer replication.ID, lineage, cut string) func(*Record) error 
 	}
 }
 
+// lowestOf is the file of a disk's lowest layer; empty when there is none.
+func lowestOf(r *Record, diskID string) string {
+	if d := r.Disk(diskID); d != nil && len(d.Layers) > 0 {
+		return d.Layers[0].File
+	}
+	return ""
+}
+
 // states are every kind of place a record can be in.
 func states(t *testing.T) map[string]Record {
 	unprepared := preparedRecord(true)
@@ -110,7 +118,7 @@ func states(t *testing.T) map[string]Record {
 	}
 	committed := must(t, opened(adopted, transferA), proveAll(transferA), commitOf(transferA, "1", "2"))
 	committedTwo := must(t, opened(committed, transferB), proveAll(transferB), commitOf(transferB, "3", "4"))
-	startMerge := func(r *Record) error { return r.StartMerge("root", 1) }
+	startMerge := func(r *Record) error { return r.StartMerge("root", lowestOf(r, "root"), 1) }
 	return map[string]Record{
 		"unprepared":  unprepared,
 		"empty":       empty,
@@ -193,7 +201,7 @@ func TestEveryTransitionInEveryState(t *testing.T) {
 			"one waits": done, "merging": done}},
 		{"abort B", root(func(r *Record) error { return r.Abort(transferB) }), map[string]string{
 			"two wait": done, "merging two": done}},
-		{"start merge", root(func(r *Record) error { return r.StartMerge("root", 1) }), map[string]string{
+		{"start merge", root(func(r *Record) error { return r.StartMerge("root", lowestOf(r, "root"), 1) }), map[string]string{
 			"unprepared": state, "releasing": state, "empty": state, "adopted": state, "first copy": state,
 			"beginning": state, "open": state, "proven": state, "verifying": state}},
 		{"finish merge", root(func(r *Record) error { return r.FinishMerge("root", stampOfBase, Merged{}) }), map[string]string{
@@ -249,16 +257,23 @@ func checkInvariants(t *testing.T, r Record) {
 		seen[file] = true
 	}
 	for _, d := range r.Disks {
-		if d.Waiting() > MaxWaiting || len(d.Layers) > MaxWaiting+1 {
+		if len(d.Layers) > r.RecoveryPoints+MaxWaiting+1 || r.RecoveryPoints == 0 && d.Waiting() > MaxWaiting {
 			t.Fatalf("%d layers on %s, %d of them wait", len(d.Layers), d.ID, d.Waiting())
 		}
+		merging := 0
 		for i, layer := range d.Layers {
 			if layer.State == Receiving && (i != len(d.Layers)-1 || r.Transfer == nil || r.Transfer.ID != layer.Transfer) {
 				t.Fatalf("a receiving layer of %s is not the open transfer's top layer", d.ID)
 			}
-			if layer.State == Merging && i != 0 {
-				t.Fatalf("layer %d of %s is merging", i, d.ID)
+			if layer.State == Merging {
+				merging++
 			}
+			if layer.Point != nil && layer.State != Committed {
+				t.Fatalf("layer %d of %s stands on a point and is %s", i, d.ID, layer.State)
+			}
+		}
+		if merging > 1 {
+			t.Fatalf("%d layers of %s are merging", merging, d.ID)
 		}
 		if d.Base.Incomplete && len(d.Layers) > 0 {
 			t.Fatalf("a layer stands on the incomplete base of %s", d.ID)
@@ -326,9 +341,9 @@ func randomStep(rng *rand.Rand) func(*Record) error {
 			return commitOf(r.Transfer.ID, cut, cut)(r)
 		},
 		func(r *Record) error { return r.Abort(transfer) },
-		func(r *Record) error { return r.StartMerge("root", 1) },
+		func(r *Record) error { return r.StartMerge("root", lowestOf(r, "root"), 1) },
 		func(r *Record) error { return r.FinishMerge("root", stampOfBase, Merged{}) },
-		func(r *Record) error { return r.StartMerge("data", 1) },
+		func(r *Record) error { return r.StartMerge("data", lowestOf(r, "data"), 1) },
 		func(r *Record) error { return r.FinishMerge("data", stampOfBase, Merged{}) },
 		func(r *Record) error { return r.Doubt("data", "it changed", disk.Stamp{Inode: rng.Uint64()}) },
 	}

@@ -3,6 +3,7 @@ package chain
 import (
 	"errors"
 	"iter"
+	"math"
 	"sync"
 	"sync/atomic"
 
@@ -81,10 +82,14 @@ func (v *View) Extents(off, n int64) iter.Seq2[disk.Extent, error] {
 }
 
 // pin keeps the present layers open until unpin.
-func (v *View) pin() []*layer {
+func (v *View) pin() []*layer { return v.pinLowest(math.MaxInt) }
+
+// pinLowest is pin of the lowest count layers.
+func (v *View) pinLowest(count int) []*layer {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	layers := *v.layers.Load()
+	layers = layers[:min(count, len(layers))]
 	for _, l := range layers {
 		l.uses++
 	}

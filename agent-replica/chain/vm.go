@@ -42,6 +42,7 @@ type VM struct {
 	table   *Table
 	storage Storage
 	holds   holds
+	pins    pins
 
 	// turn is held by whoever changes which layers there are, over the files and the record: a commit and the
 	// end of a merge look at each other's layers.

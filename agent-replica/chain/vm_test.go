@@ -74,9 +74,11 @@ func reason(err error) string {
 
 func TestHoldsExcludeAsTheyShould(t *testing.T) {
 	_, vm, _ := adopted(t)
-	all := []chain.Purpose{chain.ToTransfer, chain.ToMerge, chain.ToRemove}
+	all := []chain.Purpose{chain.ToTransfer, chain.ToMerge, chain.ToSeal, chain.ToRemove}
 	together := map[[2]chain.Purpose]bool{
 		{chain.ToTransfer, chain.ToMerge}: true, {chain.ToMerge, chain.ToTransfer}: true,
+		{chain.ToTransfer, chain.ToSeal}: true, {chain.ToSeal, chain.ToTransfer}: true,
+		{chain.ToSeal, chain.ToMerge}: true, {chain.ToMerge, chain.ToSeal}: true,
 	}
 	for _, first := range all {
 		for _, second := range all {
@@ -201,7 +203,7 @@ func TestABaseThatChangesBeforeItsMergeIsADoubt(t *testing.T) {
 	}
 	transfer(t, vm, "a")
 	write(t, base)
-	if _, err := vm.StartMerge("root", 4096); err != nil {
+	if _, err := vm.StartMerge("root", lowest(t, vm), 4096); err != nil {
 		t.Fatal(err)
 	}
 	if record, err := vm.Record(); err != nil || !strings.Contains(record.Disks[0].Doubt, "written to") {
@@ -210,6 +212,16 @@ func TestABaseThatChangesBeforeItsMergeIsADoubt(t *testing.T) {
 	if err := vm.Release(); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// lowest is the file of the disk's lowest layer.
+func lowest(t *testing.T, vm *chain.VM) string {
+	t.Helper()
+	record, err := vm.Record()
+	if err != nil || len(record.Disks[0].Layers) == 0 {
+		t.Fatal("there is no layer", err)
+	}
+	return record.Disks[0].Layers[0].File
 }
 
 // transfer receives one sub-block and commits.

@@ -17,7 +17,7 @@ const (
 	releaseBytes = 64 << 20
 )
 
-// position is how far the merge of one layer had come: everything before offset is in the base, durably.
+// position is how far the merge of one layer had come: everything before offset is in its target, durably.
 type position struct {
 	layer  string
 	offset int64
@@ -26,16 +26,18 @@ type position struct {
 	data int64
 }
 
-// copier copies one layer into its base.
+// copier copies one layer into its target, the base or another layer.
 type copier struct {
 	merger         *Merger
 	vm, disk, file string
 	// name tells this layer from every other that was or will be.
 	name  string
 	layer disk.Layer
-	base  disk.Disk
+	// target is a layer itself with over.
+	target disk.Disk
+	over   bool
 	// total is what the layer holds and merged what of it is copied, in bytes; data is what of the rest is content, which
-	// alone takes space of the base.
+	// alone takes space of the target.
 	total, merged, data int64
 	// held is the most that the balloon can have yet.
 	held int64
@@ -58,7 +60,7 @@ func (c *copier) measure() error {
 	return nil
 }
 
-// copy writes what the layer holds into the base and flushes it. When space runs out, what was written is flushed
+// copy writes what the layer holds into the target and flushes it. When space runs out, what was written is flushed
 // and its place remembered, so that the next attempt goes on there.
 func (c *copier) copy(ctx context.Context) error {
 	start := c.merger.resumeAt(c.vm, c.disk, c.name)
@@ -70,7 +72,7 @@ func (c *copier) copy(ctx context.Context) error {
 	if err != nil && failure.Find(storage.Failure(err)).Reason != failure.ReasonStorageFull {
 		return err
 	}
-	if flushErr := c.base.Flush(); flushErr != nil {
+	if flushErr := c.target.Flush(); flushErr != nil {
 		return finalError(flushErr)
 	}
 	if err != nil {
@@ -85,7 +87,7 @@ func (c *copier) copy(ctx context.Context) error {
 
 // finalError is a failed sync: not even a full storage may be waited out then.
 func finalError(err error) error {
-	return failure.New(failure.Internal, failure.ReasonStorageFailed, "the base could not be made durable: %w", err).
+	return failure.New(failure.Internal, failure.ReasonStorageFailed, "what a layer was merged into could not be made durable: %w", err).
 		Try("Look into the host's log for errors of the storage, then restart the agent; the merge is done again.")
 }
 
@@ -140,7 +142,7 @@ func (c *copier) copyPart(part disk.Extent, buffer []byte) error {
 	case disk.Zero:
 		return c.zero(part)
 	case disk.Unmapped:
-		return c.base.Unmap(part.Offset, part.Length)
+		return c.target.Unmap(part.Offset, part.Length)
 	}
 	if err := c.deflate(); err != nil {
 		return err
@@ -149,18 +151,19 @@ func (c *copier) copyPart(part disk.Extent, buffer []byte) error {
 	if _, err := c.layer.ReadAt(data, part.Offset); err != nil {
 		return err
 	}
-	if _, err := c.base.WriteAt(data, part.Offset); err != nil {
+	if _, err := c.target.WriteAt(data, part.Offset); err != nil {
 		return err
 	}
 	c.data -= part.Length
 	return nil
 }
 
-// zero makes zeros of what of the base is none: zeros take no space that the base did not have.
+// zero makes zeros of what of the target is none: zeros take no space that it did not have. What a layer leaves to what
+// is below it is hidden by them.
 func (c *copier) zero(part disk.Extent) error {
-	for extent, err := range c.base.Extents(part.Offset, part.Length) {
-		if err == nil && extent.Kind == disk.Data {
-			err = c.base.Zero(extent.Offset, extent.Length)
+	for extent, err := range c.target.Extents(part.Offset, part.Length) {
+		if err == nil && (extent.Kind == disk.Data || extent.Kind == disk.Absent) {
+			err = c.target.Zero(extent.Offset, extent.Length)
 		}
 		if err != nil {
 			return err
@@ -170,11 +173,11 @@ func (c *copier) zero(part disk.Extent) error {
 }
 
 // deflate gives the balloon's room back some steps before it is needed, and keeps what the rest can take: its content,
-// and no more than the base lacks, though the base may lack much of what comes first.
+// and no more than the target lacks, though it may lack much of what comes first.
 func (c *copier) deflate() error {
 	keep := c.data
-	if allocated, known := c.base.AllocatedBytes(); known {
-		keep = chain.MergeRoom(c.base.Size(), c.data, allocated)
+	if allocated, known := c.target.AllocatedBytes(); known {
+		keep = chain.MergeRoom(c.target.Size(), c.data, allocated)
 	}
 	keep = max(0, keep-releaseBytes)
 	if c.held-keep < releaseBytes/2 && (keep > 0 || c.held == 0) {

@@ -30,7 +30,7 @@ func TestTheBalloonIsGivenBackAheadOfWhatTheBaseTakes(t *testing.T) {
 			defer files.Close()
 			base := &grownBase{size: size, allocated: size / 2}
 			c := &copier{
-				merger: New(Config{Space: files}), file: "layer.qcow2", base: base, data: size, held: size,
+				merger: New(Config{Space: files}), file: "layer.qcow2", target: base, data: size, held: size,
 			}
 			check(t, os.WriteFile(filepath.Join(dir, "layer.balloon"), nil, 0o600))
 			check(t, os.Truncate(filepath.Join(dir, "layer.balloon"), size/2)) // what the base lacks

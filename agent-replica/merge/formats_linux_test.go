@@ -231,7 +231,7 @@ func (h *host) mergeLowest(want models) {
 	for _, id := range diskIDs {
 		d := h.disk(id)
 		merged := h.describe(h.path(d.Layers[0].File), d.Layers[0].Format).Identity
-		check(h.t, h.merger.mergeDisk(context.Background(), h.vm(), id))
+		check(h.t, h.merger.mergeLayer(context.Background(), h.vm(), Step{Disk: id, Layer: d.Layers[0].File}))
 		if d = h.disk(id); len(d.Layers) != 1 {
 			h.t.Fatalf("disk %s has the layers %+v", id, d.Layers)
 		}
@@ -258,12 +258,12 @@ func TestNobodyElseReadsAHalfMergedChain(t *testing.T) {
 			now = h.resync(rng, 1, now)
 			now = h.resync(rng, 2, now)
 			check(t, h.vm().Acquire())
-			_, err = h.vm().StartMerge("root", 1)
+			_, err = h.vm().StartMerge("root", h.disk("root").Layers[0].File, 1)
 			check(t, err)
 			opened, err := h.vm().Disk("root")
 			check(t, err)
 			layer := opened.Layers()[0]
-			check(t, opened.TakeIdentity(layer))
+			check(t, opened.TakeIdentity(0))
 			check(t, copySome(layer, opened.Base()))
 			check(t, h.vm().Release())
 			for _, layer := range h.disk("root").Layers {

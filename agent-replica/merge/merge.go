@@ -1,20 +1,23 @@
-// Package merge copies committed layers into their bases, deletes what nothing refers to any more, and finishes
+// Package merge copies committed layers into what lies below them, deletes what nothing refers to any more, and finishes
 // after a restart what was interrupted.
 //
-// Vocabulary. A step is one thing that a record asks for: to clean, or to merge the lowest layer of a disk. The
-// balloon of a layer holds the space that its merge will take.
+// Vocabulary. A step is one thing that a record asks for: to clean, or to merge a layer of a disk. The layer's target is
+// what lies directly below it, the base or another layer. The balloon of a layer holds the space that its merge will take;
+// that of a recovery point which is given up has none, because what it frees is as much as it takes.
 //
-// Invariants. A merge is redo-only: everything that the layer holds is written to the base, so doing it again, from
-// the start or from where an earlier attempt had flushed, ends the same. Within a disk the lowest layer goes
-// first.
+// Invariants. A merge is redo-only: everything that the layer holds is written to the target, so doing it again, from
+// the start or from where an earlier attempt had flushed, ends the same. Within a disk the layer whose merge has begun
+// goes first, then the lowest. A layer that stands on a recovery point is not merged, nor one whose target somebody reads
+// and which he does not read himself. What a layer holds as zeros is zeros in the target, never left to what is below it.
 //
-//	record: the layer is merging, the base is being written
-//	give the base the layer's identity, where their formats have one
-//	copy every extent that the layer holds into the base
-//	flush the base
-//	give the layer above, when it is committed, the base as its parent
-//	settle the base: its container is closed in order, its times are durable as well
-//	record: the layer is gone, its files are garbage, the base has its new stamp
+//	record: the layer is merging; a base as the target is being written
+//	give the target the layer's identity, where their formats have one
+//	copy every extent that the layer holds into the target
+//	flush the target
+//	seal a layer as the target anew with the parent that it has
+//	give the layer above, when it is committed, the target as its parent
+//	settle a base: its container is closed in order, its times are durable as well
+//	record: the layer is gone, its files are garbage, a base has its new stamp
 //	delete the garbage; sync the directory
 //	record: the garbage is gone
 //
@@ -22,10 +25,10 @@
 // disk does not change, because the layer covers what is being written below it.
 //
 // Another program finds no chain that it could misread meanwhile. From the first step the layer names a parent whose
-// identity the base no longer has, so it and what stands on it are refused. The layer above names the base only when
-// the base holds all of the layer, and then by the identity that it knew the layer by; redoing the merge from there
-// writes to the base what it holds. Formats without identities, qcow2 and raw, name files alone; there a merge that is
-// redone makes every byte of the base that a reader of the chain can see what it was.
+// identity the target no longer has, so it and what stands on it are refused. The layer above names the target only when
+// that holds all of the layer, and then by the identity that it knew the layer by; redoing the merge from there
+// writes to the target what it holds. Formats without identities, qcow2 and raw, name files alone; there a merge that is
+// redone makes every byte of the target that a reader of the chain can see what it was.
 //
 // A storage that is full, an image in use and a file that is missing are waited out. Any other error of the
 // storage ends the VM's merges until the agent is started anew: what a failed sync has lost in memory cannot be
@@ -92,6 +95,8 @@ type Status struct {
 	Problem *failure.Error
 	Since   time.Time
 	Final   bool
+	// Held says that layers wait for nothing but a reader of what they would be merged into.
+	Held bool
 }
 
 // New makes a Merger that does nothing before Run.
@@ -264,9 +269,20 @@ func (m *Merger) cured(vm string) {
 	m.mu.Lock()
 	status := m.statuses[vm]
 	delete(m.statuses, vm)
+	if status != nil && status.Held {
+		m.statuses[vm] = &Status{Held: true}
+	}
 	m.mu.Unlock()
 	if status != nil && status.Problem != nil {
 		m.config.Log.Info("merge recovered", "vm", vm, "after", time.Since(status.Since).Round(time.Second))
+	}
+}
+
+func (m *Merger) setHeld(vm string, held bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if held || m.statuses[vm] != nil {
+		m.status(vm).Held = held
 	}
 }
 

@@ -212,6 +212,7 @@ func TestAFailedSyncIsFinalUntilARestart(t *testing.T) {
 
 func TestNextIsTheOldestWorkFirst(t *testing.T) {
 	layer := func(s chain.LayerState) chain.Layer { return chain.Layer{File: "l", State: s} }
+	onPoint := chain.Layer{File: "p", State: chain.Committed, Point: &chain.Point{ID: "1"}}
 	for name, c := range map[string]struct {
 		record chain.Record
 		want   Step
@@ -220,9 +221,16 @@ func TestNextIsTheOldestWorkFirst(t *testing.T) {
 		"only receiving":  {chain.Record{Disks: []chain.Disk{{ID: "a", Layers: []chain.Layer{layer(chain.Receiving)}}}}, Step{}},
 		"garbage first":   {chain.Record{Garbage: []string{"x"}, Disks: []chain.Disk{{ID: "a", Layers: []chain.Layer{layer(chain.Merging)}}}}, Step{Clean: true}},
 		"an ended record": {chain.Record{Releasing: true}, Step{Clean: true}},
-		"the second disk": {chain.Record{Disks: []chain.Disk{{ID: "a"}, {ID: "b", Layers: []chain.Layer{layer(chain.Committed)}}}}, Step{Disk: "b"}},
+		"the second disk": {chain.Record{Disks: []chain.Disk{{ID: "a"}, {ID: "b", Layers: []chain.Layer{layer(chain.Committed)}}}}, Step{Disk: "b", Layer: "l"}},
+		"an unmade point": {chain.Record{Creating: []string{"x"}}, Step{Clean: true}},
+		"a point's layer": {chain.Record{Disks: []chain.Disk{{ID: "a", Layers: []chain.Layer{onPoint}}}}, Step{}},
+		"into a point's": {chain.Record{Disks: []chain.Disk{{ID: "a", Layers: []chain.Layer{onPoint, layer(chain.Committed)}}}},
+			Step{Disk: "a", Layer: "l"}},
+		"what has begun": {chain.Record{Disks: []chain.Disk{{ID: "a", Layers: []chain.Layer{
+			{File: "k", State: chain.Committed}, layer(chain.Merging)}}}}, Step{Disk: "a", Layer: "l"}},
 	} {
-		if got := Next(c.record); got != c.want {
+		vm := chain.NewRegistry(nil, nil).VM(testVM)
+		if got, held := Next(c.record, vm); got != c.want || held {
 			t.Errorf("%s: %+v", name, got)
 		}
 	}

@@ -3,6 +3,7 @@ package merge
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"vmreplica/agent-replica/chain"
@@ -16,10 +17,15 @@ func (m *Merger) Settle(ctx context.Context, vmName string) error {
 	vm := m.config.Registry.VM(vmName)
 	record, err := vm.Record()
 	if gone(err) {
+		m.setHeld(vmName, false)
 		return nil
 	}
-	if err != nil || Next(record) == (Step{}) {
+	if err != nil {
 		return err
+	}
+	if step, held := Next(record, vm); step == (Step{}) {
+		m.setHeld(vmName, held)
+		return nil
 	}
 	select {
 	case m.slots <- struct{}{}:
@@ -33,34 +39,36 @@ func (m *Merger) Settle(ctx context.Context, vmName string) error {
 	}
 	defer release()
 	for {
-		step, err := m.step(ctx, vm)
+		step, held, err := m.step(ctx, vm)
 		if err != nil || step == (Step{}) {
+			m.setHeld(vmName, held)
 			return err
 		}
 	}
 }
 
-// step does the next thing that the VM's record asks for and says what it was; the VM is held.
-func (m *Merger) step(ctx context.Context, vm *chain.VM) (Step, error) {
+// step does the next thing that the VM's record asks for and says what it was, or that only readers are in its way; the
+// VM is held.
+func (m *Merger) step(ctx context.Context, vm *chain.VM) (step Step, held bool, err error) {
 	record, err := vm.Record()
 	if gone(err) {
-		return Step{}, nil
+		return Step{}, false, nil
 	}
 	if err != nil {
-		return Step{}, err
+		return Step{}, false, err
 	}
-	step := Next(record)
+	step, held = Next(record, vm)
 	switch {
 	case step == (Step{}):
 	case step.Clean:
 		err = vm.Clean()
 	default:
-		err = m.mergeDisk(ctx, vm, step.Disk)
+		err = m.mergeLayer(ctx, vm, step)
 	}
 	if err != nil {
 		err = failure.Locate(storage.Failure(err), vm.Name(), step.Disk)
 	}
-	return step, err
+	return step, held, err
 }
 
 func gone(err error) bool {
@@ -69,27 +77,28 @@ func gone(err error) bool {
 
 // Step is what comes next for a VM; the zero Step is nothing.
 type Step struct {
-	// Clean is to delete garbage, or the record of an ended relationship.
+	// Clean is to delete garbage and layers that were not made to their end, or the record of an ended relationship.
 	Clean bool
-	// Disk is the disk whose lowest layer is to be merged.
-	Disk string
+	// Disk is the disk of which a layer, by its file, is to be merged.
+	Disk, Layer string
 }
 
-// Next is what a record asks for. It depends on nothing else.
-func Next(record chain.Record) Step {
-	if len(record.Garbage) > 0 || record.Releasing {
-		return Step{Clean: true}
-	}
-	for _, d := range record.Disks {
-		if d.Waiting() > 0 {
-			return Step{Disk: d.ID}
-		}
-	}
-	return Step{}
+// Picker picks the layer that is merged next; a chain.VM, which knows who reads.
+type Picker interface {
+	NextMerge(record chain.Record) (disk, layer string, held bool)
 }
 
-// mergeDisk merges the lowest layer of a disk.
-func (m *Merger) mergeDisk(ctx context.Context, vm *chain.VM, diskID string) (err error) {
+// Next is what a record asks for; held says that layers wait only because somebody reads what they would be merged into.
+func Next(record chain.Record, picker Picker) (step Step, held bool) {
+	if len(record.Garbage) > 0 || record.Releasing || record.Unmade() {
+		return Step{Clean: true}, false
+	}
+	diskID, layer, held := picker.NextMerge(record)
+	return Step{Disk: diskID, Layer: layer}, held
+}
+
+// mergeLayer merges a layer into what lies below it.
+func (m *Merger) mergeLayer(ctx context.Context, vm *chain.VM, step Step) (err error) {
 	if err := vm.Acquire(); err != nil {
 		return err
 	}
@@ -98,28 +107,32 @@ func (m *Merger) mergeDisk(ctx context.Context, vm *chain.VM, diskID string) (er
 	if err != nil {
 		return err
 	}
-	opened, err := vm.Disk(diskID)
+	opened, err := vm.Disk(step.Disk)
 	if err != nil {
 		return err
 	}
+	layers := record.Disk(step.Disk).Layers
+	at := slices.IndexFunc(layers, func(l chain.Layer) bool { return l.File == step.Layer })
+	if at < 0 {
+		return nil // it was discarded meanwhile, and the record asks for something else
+	}
 	started := time.Now()
-	lowest := record.Disk(diskID).Layers[0]
 	c := &copier{
-		merger: m, vm: vm.Name(), disk: diskID, file: lowest.File, layer: opened.Layers()[0], base: opened.Base(),
-		name: string(record.UID + lowest.Transfer),
+		merger: m, vm: vm.Name(), disk: step.Disk, file: step.Layer, name: string(record.UID + layers[at].Transfer),
+		layer: opened.Layers()[at], target: opened.Below(at), over: at > 0,
 	}
 	if err := c.measure(); err != nil {
 		return err
 	}
-	if _, err := vm.StartMerge(diskID, c.total); err != nil {
+	if _, err := vm.StartMerge(step.Disk, step.Layer, c.total); err != nil {
 		return err
 	}
-	if err := opened.TakeIdentity(c.layer); err != nil {
+	if err := opened.TakeIdentity(at); err != nil {
 		return err
 	}
 	if err := c.copy(ctx); err != nil {
 		return err
 	}
-	_, err = vm.FinishMerge(diskID, chain.Merged{Bytes: c.total, Duration: time.Since(started)})
+	_, err = vm.FinishMerge(step.Disk, chain.Merged{Bytes: c.total, Duration: time.Since(started)})
 	return err
 }

@@ -240,13 +240,16 @@ func rootOf(content []byte) blockdiff.Hash {
 }
 
 func (w *world) commit(transfer int, content models) error {
-	c := chain.Commit{Transfer: newID(transfer), Term: 1, Lineage: newID(1000 + transfer), Cut: newID(2000 + transfer)}
+	c := chain.Commit{Transfer: newID(transfer), Term: 1, Lineage: newID(1000 + transfer), Cut: cutOf(transfer)}
 	for _, id := range diskIDs {
 		c.Roots = append(c.Roots, chain.Root{Disk: id, Root: rootOf(content[id])})
 	}
 	_, err := w.vm().Commit(c)
 	return err
 }
+
+// cutOf is what a transfer's commit establishes.
+func cutOf(transfer int) replication.ID { return newID(2000 + transfer) }
 
 // recover is what the start of the agent does.
 func (w *world) recover() error { return w.merger.Settle(context.Background(), testVM) }

@@ -123,11 +123,11 @@ func (r *Receiver) session(t *transfer, record chain.Record, diskID string) (*se
 		vm: t.vm, diskID: diskID, transfer: record.Transfer.ID, kind: record.Transfer.Kind,
 		limits: r.Limits, space: r.Space, checkRoom: r.checkRoom,
 		progressed: func() { r.noteProgress(t.vm.Name()) },
-		view:       opened.View(), base: opened.Base(), target: opened.Top(),
+		view:       opened.View(), target: opened.Top(),
 		geometry: geometry, prover: prover, cursor: *record.Cursor(diskID),
 	}
-	if top := len(d.Layers) - 1; top >= 0 && d.Layers[top].State == chain.Receiving && d.Base.Device == "" {
-		s.balloon = chain.BalloonFile(d.Layers[top].File)
+	if top := len(d.Layers) - 1; top >= 0 && d.Layers[top].State == chain.Receiving && d.TargetFile(top) != "" {
+		s.balloon, s.merged = chain.BalloonFile(d.Layers[top].File), opened.Target(d, top)
 	}
 	return s, nil
 }

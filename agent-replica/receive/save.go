@@ -73,7 +73,7 @@ func (s *session) flush() error {
 	if s.balloon == "" {
 		return nil
 	}
-	return holdRoom(s.space.Balloon(s.balloon), s.target, s.base)
+	return holdRoom(s.space.Balloon(s.balloon), s.target, s.merged)
 }
 
 // failTransfer ends the transfer for good when err leaves unknown what the target holds: a sync has failed, whoever

@@ -36,10 +36,10 @@ type session struct {
 	stream     stream
 
 	view   disk.Reader
-	base   disk.Disk
 	target disk.Disk
-	// balloon is the file that holds the space of the merge; empty when nothing will be merged.
+	// balloon is the file that holds the space of the merge into merged; empty when nothing will be merged.
 	balloon  string
+	merged   disk.Disk
 	geometry blockdiff.Geometry
 	prover   *blockdiff.Prover
 	decoder  *blockdiff.Decoder

@@ -110,15 +110,15 @@ func (u *usage) checkBegin(record chain.Record, kind replication.ResyncKind) err
 // no more than its base lacks; of a resync what its merge lacks and, before the end, a segment.
 func (u *usage) roomFor(d *chain.Disk, cursor *chain.TransferDisk) (need, all int64, err error) {
 	segment := min(d.SizeBytes, blockdiff.SegmentSize)
-	base := d.SizeBytes // all of a device is there
-	if d.Base.Device == "" {
-		base, err = u.storage.Allocated(d.Base.File)
+	target := d.SizeBytes // all of a device is there
+	if file := d.TargetFile(len(d.Layers) - 1); file != "" {
+		target, err = u.storage.Allocated(file)
 	}
 	if d.Base.Incomplete || err != nil {
-		lacks := max(0, d.SizeBytes-base)
+		lacks := max(0, d.SizeBytes-target)
 		return min(segment, lacks), lacks, err
 	}
-	layer, lacking, err := u.lacking(d, base)
+	layer, lacking, err := u.lacking(d, target)
 	if err != nil || cursor != nil && cursor.Proven {
 		return lacking, lacking, err
 	}
@@ -131,16 +131,16 @@ func (u *usage) roomFor(d *chain.Disk, cursor *chain.TransferDisk) (need, all in
 }
 
 // lacking is what the receiving layer holds, and how much less than its merge will take is held for that.
-func (u *usage) lacking(d *chain.Disk, base int64) (layer, lacking int64, err error) {
+func (u *usage) lacking(d *chain.Disk, target int64) (layer, lacking int64, err error) {
 	top := len(d.Layers) - 1
-	if top < 0 || d.Layers[top].State != chain.Receiving || d.Base.Device != "" {
+	if top < 0 || d.Layers[top].State != chain.Receiving || d.TargetFile(top) == "" {
 		return 0, 0, nil
 	}
 	if layer, err = u.storage.Allocated(d.Layers[top].File); err != nil {
 		return 0, 0, err
 	}
 	held, err := u.storage.Allocated(chain.BalloonFile(d.Layers[top].File))
-	return layer, max(0, chain.MergeRoom(d.SizeBytes, layer, base)-held), err
+	return layer, max(0, chain.MergeRoom(d.SizeBytes, layer, target)-held), err
 }
 
 // checkRoom refuses new disks when the storage is full or the entry's quota is used up.

@@ -33,6 +33,9 @@ const (
 	TypeMergeHindered  = "merge.hindered"
 	TypeMergeRecovered = "merge.recovered"
 
+	TypePointSealed  = "recovery_point.sealed"
+	TypePointDropped = "recovery_point.dropped"
+
 	TypeCreated         = "replication.created"
 	TypeRemoved         = "replication.removed"
 	TypeSettingsChanged = "replication.settings_changed"
@@ -99,6 +102,8 @@ var catalogue = map[string]entry{
 	TypeMergeHindered:        {60031, Warning},
 	TypeMergeRecovered:       {60032, Information},
 	TypeResyncTakenUp:        {60033, Information},
+	TypePointSealed:          {60040, Information},
+	TypePointDropped:         {60041, Information},
 }
 
 // unlisted is the number of a type that the catalogue does not hold.
