@@ -2,7 +2,13 @@
 //
 // Vocabulary. A start time is when an operator wants a resync to begin. A Retry is the waiting after failures:
 // each wait is anywhere up to a ceiling that doubles from one second to one minute, so that many relationships
-// whose replica was away do not return at one instant.
+// whose replica was away do not return at one instant. A cycle is one sending of changes; it is due at a boundary of
+// its machine's grid: instants of the clock on the wall that lie an interval apart. A window is the part of every day
+// in which a required resync starts by itself.
+//
+// Invariants: the grid depends on the machine and the interval alone, so that cycles neither drift nor all begin at
+// one instant; the next cycle is less than two intervals away whatever the clock did; the window is open exactly when
+// a clock on the wall in its time zone shows a time within it.
 //
 // Nothing is kept: a start time lies in the relationship's record, and after a restart a Retry begins anew.
 package schedule
