@@ -2,8 +2,8 @@
 // the images of a directory to a guest and does what its standard input says, a word a line. Built with the tag faults,
 // so that tests may leave steps out.
 //
-// Words: begin compares nothing and copies everything, from the running disks, and then cuts; cut ships a round and a cut;
-// abort ships a cut and loses it. Each is answered with a line that names the last cut, or with what went wrong.
+// Words: begin compares nothing and copies everything, from the running disks, and then does what round
+// does; round ships a round and then a cut; cut ships a cut; abort ships a cut and loses it. Each is answered with a line that names the last cut, or with what went wrong.
 //
 // In the directory, for NAME of the arguments: NAME.raw is the image, NAME.replica the replica, NAME.hrl the log, and
 // state what an owner must remember. After a kill the next tracker goes on.
@@ -168,11 +168,13 @@ func (t *tracker) do(ctx context.Context, word string) (replication.ID, error) {
 		if err := t.begin(ctx); err != nil {
 			return "", err
 		}
-		return t.cut(ctx, true)
+		return t.round(ctx)
+	case "round":
+		return t.round(ctx)
 	case "cut":
-		return t.cut(ctx, true)
+		return t.cut(ctx, nil, true)
 	case "abort":
-		return t.cut(ctx, false)
+		return t.cut(ctx, nil, false)
 	}
 	return "", fmt.Errorf("%q is no word", word)
 }
@@ -207,10 +209,10 @@ type piece struct {
 }
 
 // slowly is how long the shipper waits after each range, so that the guest writes to what is not sent yet.
-const slowly = 2 * time.Millisecond
+const slowly = 4 * time.Millisecond
 
-// cut ships a round and then a cut, and commits both or loses them.
-func (t *tracker) cut(ctx context.Context, commit bool) (replication.ID, error) {
+// round ships a round and then a cut.
+func (t *tracker) round(ctx context.Context) (replication.ID, error) {
 	round, err := t.group.Round(ctx)
 	if err != nil {
 		return "", err
@@ -219,6 +221,11 @@ func (t *tracker) cut(ctx context.Context, commit bool) (replication.ID, error) 
 	if err := errors.Join(err, round.End()); err != nil {
 		return "", err
 	}
+	return t.cut(ctx, received, true)
+}
+
+// cut ships a cut after what was received before it, and commits both or loses them.
+func (t *tracker) cut(ctx context.Context, received []piece, commit bool) (replication.ID, error) {
 	e, err := t.group.Cut(ctx)
 	if err != nil {
 		return "", err
