@@ -23,7 +23,7 @@ func (l *Link) relationship() *vmreplicav1.Relationship {
 }
 
 // Transfers is the replica for transfers that are proven with one algorithm.
-func (l *Link) Transfers(proof blockdiff.Algorithm) resync.Peer {
+func (l *Link) Transfers(proof blockdiff.Algorithm) relationship.Transfers {
 	return &transfers{Link: l, proof: proof}
 }
 
@@ -36,11 +36,12 @@ func (l *Link) Hello(ctx context.Context) (relationship.Hello, error) {
 	return hello, l.located(err)
 }
 
-// Reconcile is the replica's record.
-func (l *Link) Reconcile(ctx context.Context) (relationship.Position, error) {
+// Reconcile is the replica's record, which is told how many recovery points are to be kept.
+func (l *Link) Reconcile(ctx context.Context, recoveryPoints int) (relationship.Position, error) {
 	var answer *vmreplicav1.ReconcileResponse
+	points := int32(recoveryPoints)
 	err := l.replica.call(ctx, callTimeout, func(ctx context.Context, client vmreplicav1.TransferServiceClient) (err error) {
-		answer, err = client.Reconcile(ctx, &vmreplicav1.ReconcileRequest{Relationship: l.relationship()})
+		answer, err = client.Reconcile(ctx, &vmreplicav1.ReconcileRequest{Relationship: l.relationship(), RecoveryPoints: &points})
 		return err
 	})
 	if err != nil {

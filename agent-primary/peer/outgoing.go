@@ -40,12 +40,18 @@ func requestToProto(request resync.Request) (*vmreplicav1.TransferRequest, int, 
 }
 
 func frameToProto(frame *resync.Frame) (*vmreplicav1.TransferRequest, int, error) {
-	return &vmreplicav1.TransferRequest{Message: &vmreplicav1.TransferRequest_Frame{Frame: &vmreplicav1.Frame{
+	return &vmreplicav1.TransferRequest{Message: &vmreplicav1.TransferRequest_Frame{Frame: frameMessage(frame)}}, frameBytes(frame), nil
+}
+
+func frameMessage(frame *resync.Frame) *vmreplicav1.Frame {
+	return &vmreplicav1.Frame{
 		Sequence: frame.Sequence, Extents: frame.Frame.Extents, Codec: codecNumbers[frame.Frame.Codec],
 		PlaintextBytes: frame.Frame.PlaintextBytes, PlaintextDigest: frame.Frame.PlaintextDigest,
 		Payload: frame.Frame.Payload,
-	}}}, len(frame.Frame.Extents) + len(frame.Frame.Payload), nil
+	}
 }
+
+func frameBytes(frame *resync.Frame) int { return len(frame.Frame.Extents) + len(frame.Frame.Payload) }
 
 func proofsToProto(proofs resync.Proofs) (*vmreplicav1.TransferRequest, int, error) {
 	content := 0

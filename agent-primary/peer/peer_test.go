@@ -172,7 +172,7 @@ func TestHelloRefusesWhatItDoesNotKnow(t *testing.T) {
 func TestFailuresArriveAsTheReplicaMadeThem(t *testing.T) {
 	served := &replica{err: failure.New(failure.NotFound, failure.ReasonNotFound, "there is no such VM").Try("Prepare it.")}
 	link := newPair(t, "replica", served).link(t)
-	_, err := link.Reconcile(t.Context())
+	_, err := link.Reconcile(t.Context(), 0)
 	if found := failure.Find(err); found.Class != failure.NotFound || found.Remedy != "Prepare it." || found.VM != "web01" {
 		t.Fatalf("got %#v", found)
 	}
@@ -189,7 +189,7 @@ func TestAnUnreachableReplicaIsRetryableWithARemedy(t *testing.T) {
 		t.Fatal(err)
 	}
 	pair.address = "localhost:" + port
-	_, err = pair.link(t).Reconcile(t.Context())
+	_, err = pair.link(t).Reconcile(t.Context(), 0)
 	found := failure.Find(err)
 	if !failure.Retryable(err) || found.Reason != failure.ReasonReplicaUnreachable ||
 		!strings.Contains(found.Remedy, "test-connection "+pair.address) || !strings.Contains(found.Message, pair.address) {
@@ -221,7 +221,7 @@ func TestAnswersOutOfRangeAreRefused(t *testing.T) {
 		return err
 	}
 	reconcile := func(link relationship.Replica) error {
-		_, err := link.Reconcile(t.Context())
+		_, err := link.Reconcile(t.Context(), 0)
 		return err
 	}
 	cases := map[string]struct {
@@ -269,7 +269,7 @@ func TestWhatStandsInTheWayOfAMergeIsReadAndBounded(t *testing.T) {
 		Disk: "root", Since: timestamppb.New(since), Final: true,
 	}
 	served := &replica{reconcile: &vmreplicav1.ReconcileResponse{LayersToMerge: 1, MergeProblem: problem}}
-	position, err := newPair(t, "replica", served).link(t).Reconcile(t.Context())
+	position, err := newPair(t, "replica", served).link(t).Reconcile(t.Context(), 0)
 	if err != nil || position.MergeProblem == nil {
 		t.Fatalf("%+v, %v", position, err)
 	}
@@ -279,7 +279,7 @@ func TestWhatStandsInTheWayOfAMergeIsReadAndBounded(t *testing.T) {
 		t.Fatalf("%+v: %+v", read, read.Found)
 	}
 	problem.Disk, problem.Reason = "../x", ""
-	position, err = newPair(t, "replica", served).link(t).Reconcile(t.Context())
+	position, err = newPair(t, "replica", served).link(t).Reconcile(t.Context(), 0)
 	if err != nil || position.MergeProblem.Found.Disk != "" || position.MergeProblem.Found.Reason == "" {
 		t.Fatalf("%+v, %v", position, err)
 	}

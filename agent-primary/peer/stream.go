@@ -17,17 +17,44 @@ import (
 // pacePart is how many bytes are waited for at a time, so that slow pacing is still seen as progress.
 const pacePart = 32 << 10
 
-// stream is one disk's conversation. One goroutine sends, one receives.
-type stream struct {
+// conversation is a stream of one disk, in messages of the wire. One goroutine sends, one receives.
+type conversation[Request, Response any] struct {
 	link     *Link
 	disk     string
 	ctx      context.Context // the stream's own, as long as it is open
 	watchdog *transport.Watchdog
 	wire     *transport.WireBytes
-	calls    grpc.BidiStreamingClient[vmreplicav1.TransferRequest, vmreplicav1.TransferResponse]
+	calls    grpc.BidiStreamingClient[Request, Response]
 	// ended is closed when the receiving direction has, and end says how.
 	ended chan struct{}
 	end   error
+}
+
+// converse opens a stream on the data connection.
+func converse[Request, Response any](ctx context.Context, link *Link, disk string,
+	open func(context.Context, vmreplicav1.TransferServiceClient) (grpc.BidiStreamingClient[Request, Response], error),
+) (*conversation[Request, Response], error) {
+	replica := link.replica
+	client, err := replica.service(&replica.data)
+	if err != nil {
+		return nil, link.located(err)
+	}
+	ctx, wire := transport.CountWire(ctx)
+	ctx, watchdog := transport.NewWatchdog(ctx, replica.config.ProgressTimeout)
+	c := &conversation[Request, Response]{
+		link: link, disk: disk, ctx: ctx, watchdog: watchdog, wire: wire, ended: make(chan struct{}),
+	}
+	if c.calls, err = open(ctx, client); err != nil {
+		err = c.failed(err)
+		c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// stream is the conversation of a pass.
+type stream struct {
+	*conversation[vmreplicav1.TransferRequest, vmreplicav1.TransferResponse]
 }
 
 // errEnded is answered by send when the replica no longer reads.
@@ -35,19 +62,15 @@ var errEnded = errors.New("the replica ended the stream")
 
 // Open opens one disk's stream on the data connection and waits for the replica's answer.
 func (t *transfers) Open(ctx context.Context, open resync.Open) (resync.Stream, resync.Opened, error) {
-	replica := t.replica
-	client, err := replica.service(&replica.data)
+	c, err := converse(ctx, t.Link, open.Disk, func(ctx context.Context, client vmreplicav1.TransferServiceClient) (
+		grpc.BidiStreamingClient[vmreplicav1.TransferRequest, vmreplicav1.TransferResponse], error,
+	) {
+		return client.Transfer(ctx)
+	})
 	if err != nil {
-		return nil, resync.Opened{}, t.located(err)
-	}
-	ctx, wire := transport.CountWire(ctx)
-	ctx, watchdog := transport.NewWatchdog(ctx, replica.config.ProgressTimeout)
-	s := &stream{link: t.Link, disk: open.Disk, ctx: ctx, watchdog: watchdog, wire: wire, ended: make(chan struct{})}
-	if s.calls, err = client.Transfer(ctx); err != nil {
-		err = s.failed(err)
-		s.Close()
 		return nil, resync.Opened{}, err
 	}
+	s := &stream{c}
 	opened, err := s.open(open)
 	if err != nil {
 		s.Close()
@@ -81,7 +104,12 @@ func (s *stream) Send(request resync.Request) error {
 	if err != nil {
 		return s.located(err)
 	}
-	err = s.send(converted, content)
+	return s.sendOrTell(converted, content)
+}
+
+// sendOrTell is send that says why the replica ended the stream.
+func (s *conversation[Request, Response]) sendOrTell(request *Request, content int) error {
+	err := s.send(request, content)
 	if errors.Is(err, errEnded) {
 		return s.whyEnded()
 	}
@@ -89,7 +117,7 @@ func (s *stream) Send(request resync.Request) error {
 }
 
 // whyEnded waits for the receiver to learn how the stream ended.
-func (s *stream) whyEnded() error {
+func (s *conversation[Request, Response]) whyEnded() error {
 	select {
 	case <-s.ended:
 	case <-s.ctx.Done():
@@ -103,7 +131,7 @@ func (s *stream) whyEnded() error {
 
 // send sends a message with content bytes of payload. errEnded when the stream has ended: only the receiving
 // direction knows how.
-func (s *stream) send(request *vmreplicav1.TransferRequest, content int) error {
+func (s *conversation[Request, Response]) send(request *Request, content int) error {
 	if err := s.pace(content); err != nil {
 		return s.failed(err)
 	}
@@ -118,7 +146,7 @@ func (s *stream) send(request *vmreplicav1.TransferRequest, content int) error {
 	return nil
 }
 
-func (s *stream) pace(content int) error {
+func (s *conversation[Request, Response]) pace(content int) error {
 	pacer := s.link.replica.config.Pacer
 	if pacer == nil {
 		return nil
@@ -144,7 +172,7 @@ func (s *stream) Recv() (resync.Response, error) {
 	return response, s.located(err)
 }
 
-func (s *stream) receive() (*vmreplicav1.TransferResponse, error) {
+func (s *conversation[Request, Response]) receive() (*Response, error) {
 	answer, err := s.calls.Recv()
 	if err != nil {
 		if !errors.Is(err, io.EOF) {
@@ -159,7 +187,7 @@ func (s *stream) receive() (*vmreplicav1.TransferResponse, error) {
 }
 
 // finish notes how the stream ended; the receiving goroutine calls it.
-func (s *stream) finish(err error) {
+func (s *conversation[Request, Response]) finish(err error) {
 	select {
 	case <-s.ended:
 	default:
@@ -169,12 +197,18 @@ func (s *stream) finish(err error) {
 }
 
 // Close ends the stream.
-func (s *stream) Close() { s.watchdog.Stop() }
+func (s *conversation[Request, Response]) Close() { s.watchdog.Stop() }
 
 // WireBytes is what has crossed the wire so far.
-func (s *stream) WireBytes() (sent, received int64) { return s.wire.Sent(), s.wire.Received() }
+func (s *conversation[Request, Response]) WireBytes() (sent, received int64) {
+	return s.wire.Sent(), s.wire.Received()
+}
 
 // failed translates what a call on the stream answered.
-func (s *stream) failed(err error) error { return s.located(s.link.replica.translate(s.ctx, err)) }
+func (s *conversation[Request, Response]) failed(err error) error {
+	return s.located(s.link.replica.translate(s.ctx, err))
+}
 
-func (s *stream) located(err error) error { return failure.Locate(err, s.link.about.VM, s.disk) }
+func (s *conversation[Request, Response]) located(err error) error {
+	return failure.Locate(err, s.link.about.VM, s.disk)
+}

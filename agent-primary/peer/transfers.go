@@ -23,6 +23,7 @@ func (t *transfers) Begin(ctx context.Context, begin resync.Begin) ([]resync.Cur
 		Relationship: t.relationship(), Transfer: string(begin.Transfer), Kind: api.TransferKindToProto(begin.Kind),
 		Disks: disksToProto(begin.Disks), Proof: proofNumbers[t.proof],
 		Lineage: string(begin.Lineage), Cut: string(begin.Cut), Restart: begin.Restart,
+		RecoveryPoints: int32(begin.RecoveryPoints), MarksOnlyDisks: begin.MarksOnly,
 	}
 	var answer *vmreplicav1.BeginTransferResponse
 	err := t.replica.call(ctx, changeTimeout, func(ctx context.Context, client vmreplicav1.TransferServiceClient) (err error) {
@@ -40,10 +41,14 @@ func (t *transfers) Begin(ctx context.Context, begin resync.Begin) ([]resync.Cur
 func (t *transfers) Commit(ctx context.Context, commit resync.Commit) (resync.Committed, error) {
 	request := &vmreplicav1.CommitTransferRequest{
 		Relationship: t.relationship(), Transfer: string(commit.Transfer),
-		Lineage: string(commit.Lineage), Cut: string(commit.Cut),
+		Lineage: string(commit.Lineage), Cut: string(commit.Cut), CutTime: api.TimeToProto(commit.CutTime),
 	}
 	for _, disk := range commit.Roots {
-		request.Disks = append(request.Disks, &vmreplicav1.CommitDisk{Id: disk.Disk, Root: disk.Root[:]})
+		named := &vmreplicav1.CommitDisk{Id: disk.Disk, Root: disk.Root[:], Shipment: string(disk.Shipment)}
+		if disk.Shipment != "" {
+			named.ShipmentRoot = disk.ShipmentRoot[:]
+		}
+		request.Disks = append(request.Disks, named)
 	}
 	var answer *vmreplicav1.CommitTransferResponse
 	err := t.replica.call(ctx, changeTimeout, func(ctx context.Context, client vmreplicav1.TransferServiceClient) (err error) {

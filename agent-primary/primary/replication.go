@@ -3,7 +3,10 @@ package primary
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -32,6 +35,8 @@ type replicationService struct {
 	callers callers
 	// stopping is closed when the agent ends, so that watches do.
 	stopping <-chan struct{}
+	// socket is where machines attach their disks.
+	socket string
 }
 
 func checkLabels(labels map[string]string) error {
@@ -96,7 +101,7 @@ func (s *replicationService) ListReplications(_ context.Context, r *vmreplicav1.
 	return answer, nil
 }
 
-// UpdateReplication changes what the mask names: labels, spec.replica_address.
+// UpdateReplication changes what the mask names: see settable.
 func (s *replicationService) UpdateReplication(ctx context.Context, r *vmreplicav1.UpdateReplicationRequest,
 ) (*vmreplicav1.Replication, error) {
 	asked := r.GetReplication()
@@ -105,15 +110,12 @@ func (s *replicationService) UpdateReplication(ctx context.Context, r *vmreplica
 		return nil, unsettable("")
 	}
 	for _, path := range r.GetUpdateMask().GetPaths() {
-		switch path {
-		case "labels":
-			if update.Labels = asked.GetLabels(); update.Labels == nil {
-				update.Labels = map[string]string{}
-			}
-		case "spec.replica_address":
-			update.ReplicaAddress = asked.GetSpec().GetReplicaAddress()
-		default:
+		read, known := settable[path]
+		if !known {
 			return nil, unsettable(path)
+		}
+		if err := read(&update, asked); err != nil {
+			return nil, failure.Locate(err, asked.GetName(), "")
 		}
 	}
 	if err := s.checkUpdate(r, &update); err != nil {
@@ -128,7 +130,7 @@ func (s *replicationService) UpdateReplication(ctx context.Context, r *vmreplica
 
 func unsettable(path string) error {
 	return failure.New(failure.Invalid, failure.ReasonInvalidArgument, "%q is not a setting that can be changed", path).
-		Try("The mask may name labels and spec.replica_address.")
+		Try("The mask may name %s.", strings.Join(slices.Sorted(maps.Keys(settable)), ", "))
 }
 
 // checkUpdate checks the new values as a creation would, and reads the etag.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -13,11 +14,13 @@ import (
 	"vmreplica/agent-primary/peer"
 	"vmreplica/agent-primary/relationship"
 	"vmreplica/agent-primary/resync"
+	"vmreplica/agent-primary/ship"
 	"vmreplica/agent-primary/tracking"
 	"vmreplica/internal/api"
 	"vmreplica/internal/build"
 	"vmreplica/internal/daemon"
 	"vmreplica/internal/disk/images"
+	"vmreplica/internal/durable"
 	"vmreplica/internal/event"
 	"vmreplica/internal/failure"
 	"vmreplica/internal/state"
@@ -33,6 +36,12 @@ const (
 	heldBlocks = 64 << 20
 	// stopBound is how long calls that run may take to end.
 	stopBound = 5 * time.Second
+	// drainBound is how long machines' requests may take to be answered at the end.
+	drainBound = 20 * time.Second
+	// logDir lies in the state directory and holds the HRLs.
+	logDir = "hrl"
+	// detachGrace is how long a machine's disks stay open after its last connection.
+	detachGrace = 10 * time.Second
 )
 
 // agent is the rooms, put together.
@@ -49,6 +58,8 @@ type agent struct {
 	events      *event.Log
 	requests    state.Requests
 	began       time.Time
+	logs        durable.Dir
+	machines    *machines
 }
 
 // Run is the agent's life: it serves until ctx ends.
@@ -90,10 +101,20 @@ func (a *agent) open(config *Config) (err error) {
 	}
 	a.pacer, a.slots = transport.NewPacer(0), relationship.NewSlots(1)
 	kept.use(a.pacer, a.slots)
-	return a.openRelationships()
+	if err := os.MkdirAll(filepath.Join(config.StateDir, logDir), 0o700); err != nil {
+		return failure.New(failure.Invalid, failure.ReasonInvalidArgument, "the directory of the HRLs: %w", err)
+	}
+	if a.logs, err = durable.OpenDir(filepath.Join(config.StateDir, logDir)); err != nil {
+		return err
+	}
+	if err := a.openRelationships(int64(config.CopyBeforeWriteMiB) << 20); err != nil {
+		return err
+	}
+	a.machines, err = a.openMachines(config)
+	return err
 }
 
-func (a *agent) openRelationships() (err error) {
+func (a *agent) openRelationships(copyBeforeWrite int64) (err error) {
 	way := transport.DialConfig{Credentials: a.credentials, Want: transport.RoleReplica}
 	a.peers = peer.Config{
 		Dial: func(address string) (*grpc.ClientConn, error) { return transport.Dial(address, way) },
@@ -111,6 +132,8 @@ func (a *agent) openRelationships() (err error) {
 		Store: a.store, Requests: a.requests, Events: a.events, Images: tracking.Allowed(a.images),
 		Replicas: a.pool, Attempt: resync.Attempt, Budget: resync.NewBudget(heldBlocks),
 		Limits: resync.DefaultLimits(), Slots: a.slots, Log: a.host.Log,
+		Ship: ship.CatchUp, ShipLimits: ship.DefaultLimits(), Logs: a.logs,
+		CopyBeforeWrite: tracking.NewBudget(copyBeforeWrite), DetachGrace: detachGrace,
 	})
 	if err != nil {
 		return err
@@ -134,7 +157,22 @@ func (a *agent) serve(ctx context.Context, listener net.Listener) error {
 	a.register(server, ctx.Done())
 	var running sync.WaitGroup
 	defer running.Wait()
-	running.Go(func() { a.manager.Run(ctx) })
+	// Machines are let go before the relationships end: what their last writes do to the logs is recorded.
+	owners, end := context.WithCancel(context.WithoutCancel(ctx))
+	running.Go(func() { a.manager.Run(owners) })
+	running.Go(func() {
+		defer end()
+		<-ctx.Done()
+		if err := a.machines.drain(); err != nil {
+			a.host.Log.Error("machines", "error", err)
+		}
+	})
+	running.Go(func() {
+		defer cancel()
+		if err := a.machines.serve(); err != nil {
+			a.host.Log.Error("machines cannot attach their disks any more", "error", err)
+		}
+	})
 	running.Go(func() { a.credentials.Watch(ctx) })
 	running.Go(func() {
 		<-ctx.Done()
@@ -153,7 +191,7 @@ func (a *agent) serve(ctx context.Context, listener net.Listener) error {
 func (a *agent) register(server *grpc.Server, stopping <-chan struct{}) {
 	requests := callers{}
 	vmreplicav1.RegisterReplicationServiceServer(server,
-		&replicationService{manager: a.manager, callers: requests, stopping: stopping})
+		&replicationService{manager: a.manager, callers: requests, stopping: stopping, socket: a.machines.socket})
 	vmreplicav1.RegisterResyncServiceServer(server,
 		&resyncService{manager: a.manager, callers: requests, stopping: stopping})
 	vmreplicav1.RegisterAgentServiceServer(server, &agentService{agent: a, callers: requests})
@@ -165,6 +203,12 @@ func (a *agent) register(server *grpc.Server, stopping <-chan struct{}) {
 // close lets go of what open has opened, in the opposite order.
 func (a *agent) close() error {
 	var errs []error
+	if a.machines != nil {
+		errs = append(errs, a.machines.close())
+	}
+	if a.logs != nil {
+		errs = append(errs, a.logs.Close())
+	}
 	if a.pool != nil {
 		errs = append(errs, a.pool.Close())
 	}

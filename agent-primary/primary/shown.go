@@ -38,6 +38,7 @@ func statusToProto(v relationship.View) *vmreplicav1.ReplicationStatus {
 		},
 		NextAttemptTime: api.TimeToProto(v.NextAttempt), CreateTime: api.TimeToProto(v.CreateTime),
 	}
+	trackedToProto(status, v)
 	active := v.Record.Active()
 	if active != nil && active.State == replication.ResyncScheduled && active.StartTime.After(time.Now()) {
 		status.NextResyncTime = api.TimeToProto(active.StartTime)
@@ -120,7 +121,7 @@ func resyncToProto(v relationship.ResyncView) *vmreplicav1.Resync {
 		CreateTime: api.TimeToProto(v.CreateTime), StartTime: api.TimeToProto(v.StartTime),
 		CommitTime: api.TimeToProto(v.CommitTime), EndTime: api.TimeToProto(v.EndTime),
 		Reconnects: v.Reconnects, Restarts: v.Restarts, NextAttemptTime: api.TimeToProto(v.NextAttempt),
-		Lineage: string(v.Lineage),
+		Lineage: string(v.Lineage), Rounds: v.Rounds,
 	}
 	if v.Suspended != nil {
 		shown.SuspendReason = v.Suspended.Reason
@@ -151,6 +152,7 @@ func resyncDiskToProto(v relationship.ResyncView, disk relationship.ResyncDisk, 
 		BlocksCompared: disk.Figures.BlocksCompared(), BlocksDiffering: disk.Figures.BlocksDiffering,
 		BytesDiffering: disk.Figures.BytesDiffering, WireBytesSent: disk.Figures.WireBytesSent,
 		WireBytesReceived: disk.Figures.WireBytesReceived, SegmentsResent: disk.Figures.SegmentsResent,
+		MarksOnly: disk.MarksOnly, CaughtUpBytes: disk.CaughtUpBytes,
 	}
 	if disk.Duration > 0 {
 		shown.Duration = durationpb.New(disk.Duration)

@@ -60,7 +60,7 @@ func (r Record) resynchronize(now, at time.Time) (Record, []event.Event, error) 
 	if r.State() == replication.ReadyForInitialReplication {
 		kind = replication.KindInitial
 	}
-	r, started, err := r.start(now, Start{Kind: kind, Time: at})
+	r, started, err := r.start(now, Start{Kind: kind, Time: at, Confirmed: true})
 	return r, append(events, started...), err
 }
 
@@ -104,6 +104,35 @@ type Update struct {
 	Labels map[string]string
 	// ReplicaAddress is where the replica is from now on; empty for where it is.
 	ReplicaAddress string
+	// The settings; nil ones stay.
+	Interval        *time.Duration
+	RecoveryPoints  *int
+	AutoResync      *replication.AutoResync
+	HRLLimitPercent *int
+	QMPSocket       *string
+}
+
+// settings are a spec with the new settings.
+func (u Update) settings(spec replication.Spec) replication.Spec {
+	if u.ReplicaAddress != "" {
+		spec.ReplicaAddress = u.ReplicaAddress
+	}
+	if u.Interval != nil {
+		spec.Interval = *u.Interval
+	}
+	if u.RecoveryPoints != nil {
+		spec.RecoveryPoints = *u.RecoveryPoints
+	}
+	if u.AutoResync != nil {
+		spec.AutoResync = *u.AutoResync
+	}
+	if u.HRLLimitPercent != nil {
+		spec.HRLLimitPercent = *u.HRLLimitPercent
+	}
+	if u.QMPSocket != nil {
+		spec.QMPSocket = *u.QMPSocket
+	}
+	return spec
 }
 
 func (r Record) update(asked Update) (Record, []event.Event, error) {
@@ -115,9 +144,7 @@ func (r Record) update(asked Update) (Record, []event.Event, error) {
 	if asked.Labels != nil {
 		r.Labels = maps.Clone(asked.Labels)
 	}
-	if asked.ReplicaAddress != "" {
-		r.Spec.ReplicaAddress = asked.ReplicaAddress
-	}
+	r.Spec = asked.settings(r.Spec)
 	r.Revision++
 	return r, []event.Event{settingsChanged(r)}, nil
 }

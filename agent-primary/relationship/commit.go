@@ -5,13 +5,17 @@ import (
 	"time"
 
 	"vmreplica/agent-primary/resync"
+	"vmreplica/agent-primary/ship"
+	"vmreplica/blockdiff"
 	"vmreplica/internal/event"
 	"vmreplica/internal/failure"
 	"vmreplica/internal/replication"
 )
 
-// commit mints what the commit would establish. From here the replica decides.
-func (r Record) commit(now time.Time, outcome resync.Outcome, figures []resync.Figures) (Record, []event.Event, error) {
+// commit makes what the commit would establish outstanding: cut, which is what was shipped last where anything was. From
+// here the replica decides.
+func (r Record) commit(now time.Time, outcome resync.Outcome, figures []resync.Figures, cut replication.ID, shipped *ship.Outcome,
+) (Record, []event.Event, error) {
 	if !outcome.Equal() || len(outcome.Disks) != len(r.Disks) {
 		return r, nil, failure.New(failure.Corrupt, failure.ReasonProofFailed, "the replica does not hold what was compared")
 	}
@@ -19,12 +23,24 @@ func (r Record) commit(now time.Time, outcome resync.Outcome, figures []resync.F
 	if err != nil {
 		return r, nil, err
 	}
+	if shipped != nil {
+		r.caughtUp(cut, *shipped)
+	}
 	if r.Resync.Root, err = r.outcome(now, outcome, figures); err != nil {
 		return r, nil, err
 	}
 	r.Resync.Reason = ""
-	r.Resync.Lineage, r.Resync.Cut = replication.NewID(), replication.NewID()
+	r.Resync.Lineage, r.Resync.Cut = replication.NewID(), cut
 	return r, nil, nil
+}
+
+// caughtUp notes what was sent while catching up. The resync stands for its cut then.
+func (r *Record) caughtUp(cut replication.ID, shipped ship.Outcome) {
+	r.Resync.CutTime, r.Resync.Rounds = shipped.CutTime, uint32(shipped.Rounds)
+	for i, disk := range shipped.Disks {
+		kept := &r.Resync.Disks[i]
+		kept.Shipment, kept.ShipmentRoot, kept.CaughtUpBytes = cut, disk.Root, disk.Bytes
+	}
 }
 
 // committed takes what the replica has committed for acked. This alone leads to Replicating.
@@ -40,8 +56,12 @@ func (r Record) committed(now time.Time) (Record, []event.Event, error) {
 	r.LastSynchronized, r.LastDuration = now, now.Sub(s.StartTime)
 	r.clearCause()
 	r.Statistics.Completed++
+	prover, err := blockdiff.NewProver(s.Proof)
+	if err != nil {
+		return r, nil, failure.New(failure.Internal, failure.ReasonInternal, "%w", err)
+	}
 	for i, disk := range s.Disks {
-		r.Disks[i].Stamp, r.Disks[i].Root = disk.Cut.Stamp, disk.Root.String()
+		r.Disks[i].Stamp, r.Disks[i].Root = disk.Cut.Stamp, disk.committed(prover).String()
 		r.countWire(disk)
 	}
 	return r, []event.Event{resyncCommitted(r)}, nil

@@ -35,7 +35,7 @@ func (r Record) begin(now time.Time, proof blockdiff.Algorithm, cuts []tracking.
 	if err != nil {
 		return r, nil, err
 	}
-	r.Resync.StartTime, r.Resync.CutTime = now, now
+	r.Resync.StartTime, r.Resync.CutTime, r.Delta = now, now, nil
 	if r.Resync.Proof == 0 {
 		r.Resync.Proof = proof
 	}
@@ -43,8 +43,9 @@ func (r Record) begin(now time.Time, proof blockdiff.Algorithm, cuts []tracking.
 	for i := range r.Resync.Disks {
 		disk := &r.Resync.Disks[i]
 		// What an earlier resync left counts only if the image is still the one that it read.
-		disk.Restart = r.Resync.Transfer != r.Resync.ID && disk.Cut.Stamp != cuts[i].Stamp
+		disk.Restart = r.Resync.Transfer != r.Resync.ID && (cuts[i].Since != "" || disk.Cut.Stamp != cuts[i].Stamp)
 		disk.Cut = cuts[i]
+		disk.MarksOnly = r.Resync.Kind == replication.KindResync && cuts[i].Since != "" && cuts[i].Since == r.Lineage
 		events = append(events, resyncStarted(r, i))
 	}
 	return r, events, nil
@@ -138,7 +139,13 @@ func (r *Record) outcome(now time.Time, outcome resync.Outcome, figures []resync
 	for i, disk := range outcome.Disks {
 		kept := &r.Resync.Disks[i]
 		kept.Root, kept.ReplicaRoot, kept.Duration = disk.Root, disk.ReplicaRoot, now.Sub(r.Resync.StartTime)
-		names, roots = append(names, disk.ID), append(roots, disk.Root)
+		if kept.MarksOnly {
+			if kept.Root, err = parseRoot(r.Disks[i].Root); err != nil {
+				return "", failure.New(failure.Internal, failure.ReasonInternal, "the acked root: %w", err).On(r.Name, disk.ID)
+			}
+			kept.ReplicaRoot = kept.Root
+		}
+		names, roots = append(names, disk.ID), append(roots, kept.committed(prover))
 	}
 	return prover.Combine(names, roots).String(), nil
 }

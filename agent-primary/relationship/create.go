@@ -88,10 +88,31 @@ func sameAs(r Record, asked Create) error {
 	case !maps.Equal(r.Labels, asked.Labels):
 		difference = fmt.Sprintf("its labels are %v, not %v", r.Labels, asked.Labels)
 	default:
+		difference = settingsDifference(r.Spec, asked.Spec)
+	}
+	if difference == "" {
 		return nil
 	}
 	return failure.New(failure.Exists, failure.ReasonAlreadyExists, "it is replicated already, and %s", difference).
 		Try("Change it with vmreplica set %s, or end it with vmreplica remove %s", r.Name, r.Name)
+}
+
+// settingsDifference says which setting is another one; empty when none is.
+func settingsDifference(has, asked replication.Spec) string {
+	switch {
+	case has.CycleInterval() != asked.CycleInterval():
+		return fmt.Sprintf("its interval is %s, not %s", has.CycleInterval(), asked.CycleInterval())
+	case has.RecoveryPoints != asked.RecoveryPoints:
+		return fmt.Sprintf("it keeps %d recovery points, not %d", has.RecoveryPoints, asked.RecoveryPoints)
+	case has.AutoResync != asked.AutoResync:
+		return fmt.Sprintf("its automatic resync is %s %s %s, not %s %s %s", has.AutoResync.Mode, has.AutoResync.Window,
+			has.AutoResync.TimeZone, asked.AutoResync.Mode, asked.AutoResync.Window, asked.AutoResync.TimeZone)
+	case has.HRLLimitPercent != asked.HRLLimitPercent:
+		return fmt.Sprintf("its HRL limit is %d percent, not %d", has.HRLLimitPercent, asked.HRLLimitPercent)
+	case has.QMPSocket != asked.QMPSocket:
+		return fmt.Sprintf("its monitor is %q, not %q", has.QMPSocket, asked.QMPSocket)
+	}
+	return ""
 }
 
 // overlays says of a policy what is not said by the base's format.

@@ -51,7 +51,8 @@ func (r Record) fail(now time.Time, err error, figures []resync.Figures) (Record
 // leave keeps the unfinished transfer for the next resync, or gives it up where going on with it cannot help.
 func (r *Record) leave(began bool, found *failure.Error) {
 	s := r.Resync
-	useless := found.Reason == failure.ReasonProofFailed || found.Reason == failure.ReasonProtocol ||
+	marksOnly := slices.ContainsFunc(s.Disks, func(d ResyncDisk) bool { return d.MarksOnly })
+	useless := marksOnly || found.Reason == failure.ReasonProofFailed || found.Reason == failure.ReasonProtocol ||
 		found.Reason == failure.ReasonReplicaRecord || s.Kind == replication.KindVerify
 	switch {
 	case found.Reason == failure.ReasonCommitted: // a later record of ours saw its end; nothing of it is open

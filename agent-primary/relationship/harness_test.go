@@ -14,6 +14,7 @@ import (
 
 	"vmreplica/agent-primary/relationship"
 	"vmreplica/agent-primary/resync"
+	"vmreplica/agent-primary/ship"
 	"vmreplica/agent-primary/tracking"
 	"vmreplica/blockdiff"
 	"vmreplica/internal/disk"
@@ -183,7 +184,7 @@ func (l *link) known() error {
 	return nil
 }
 
-func (l *link) Reconcile(context.Context) (relationship.Position, error) {
+func (l *link) Reconcile(context.Context, int) (relationship.Position, error) {
 	if err := l.enter(); err != nil {
 		return relationship.Position{}, err
 	}
@@ -236,7 +237,11 @@ func (l *link) Release(context.Context, bool) ([]string, error) {
 	return []string{"kept"}, nil
 }
 
-func (l *link) Transfers(blockdiff.Algorithm) resync.Peer { return l }
+func (l *link) Transfers(blockdiff.Algorithm) relationship.Transfers { return l }
+
+func (l *link) Ship(context.Context, ship.Open) (ship.Stream, ship.Opened, error) {
+	return nil, ship.Opened{}, unreachable()
+}
 
 func (l *link) Begin(_ context.Context, begin resync.Begin) ([]resync.Cursor, error) {
 	if err := l.enter(); err != nil {

@@ -21,6 +21,14 @@ const (
 	CodeWaiting           = "WAITING_FOR_TRANSFER"
 	CodeVerifiedUntracked = "VERIFIED_NOT_TRACKED"
 	CodeNotLookedAt       = "NOT_LOOKED_AT"
+	CodeTracked           = "TRACKED"
+	CodeNotSynchronized   = "NOT_SYNCHRONIZED"
+	CodeCyclesMissed      = "CYCLES_MISSED"
+	CodeChurn             = "CHURN_EXCEEDS_LINK"
+	CodeHRLNearLimit      = "HRL_NEAR_LIMIT"
+	CodeFailedOver        = "FAILED_OVER"
+	CodeExternalSnapshot  = "EXTERNAL_SNAPSHOT"
+	CodeMonitorUnknown    = "MONITOR_NOT_ASKED"
 )
 
 // troubleCritical is after how long what was only a nuisance keeps the replica from being brought up to date.
@@ -31,7 +39,8 @@ func health(r Record, l Live, now time.Time) []replication.HealthReason {
 	var reasons []replication.HealthReason
 	add := func(more ...replication.HealthReason) { reasons = append(reasons, more...) }
 	add(standing(r)...)
-	if r.State() == replication.Replicating && !l.looked {
+	add(cycles(r, l, now)...)
+	if r.State() == replication.Replicating && !l.looked && !r.Tracked() {
 		add(replication.HealthReason{
 			Code: CodeNotLookedAt, Health: replication.HealthWarning,
 			Message: "Not looked at yet since the agent's start: the images may have changed.",
@@ -75,7 +84,14 @@ func standing(r Record) []replication.HealthReason {
 	case replication.Resynchronizing:
 		reason.Code, reason.Since = CodeResyncRunning, r.Resync.StartTime
 		reason.Message = "The replica is being resynchronized; until then it holds its old content."
+	case replication.FailedOver:
+		reason.Code, reason.Health, reason.Since = CodeFailedOver, replication.HealthCritical, r.Superseded.Time
+		reason.Message = "The replica was failed over to, and refuses what is sent: " + fullStop(r.Superseded.Reason)
+		reason.Remedy = fmt.Sprintf("See that the machine runs on one host only. To end the replication here: vmreplica remove %s --force", r.Name)
 	case replication.Replicating:
+		if r.Tracked() {
+			return []replication.HealthReason{tracked(r)}
+		}
 		reason.Code, reason.Health, reason.Since = CodeVerifiedUntracked, replication.HealthNormal, r.ProvenTime
 		reason.Message = fmt.Sprintf("Verified at %s, not tracked: the images have not changed since as far as their stamps tell.",
 			r.ProvenTime.Format(time.RFC3339))

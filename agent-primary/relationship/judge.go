@@ -33,6 +33,9 @@ func judge(r Record, p Position) (v verdict, disk, evidence string) {
 		}
 		return apart, "", bothRecords(r, p)
 	}
+	if r.Delta != nil && p.Lineage == r.Lineage && p.Cut == r.Delta.Cut {
+		return adopt, "", ""
+	}
 	if p.Lineage != r.Lineage || p.Cut != r.Cut {
 		return apart, "", bothRecords(r, p)
 	}
@@ -49,6 +52,9 @@ func bothRecords(r Record, p Position) string {
 	if active := r.Active(); active != nil && active.Lineage != "" && active.State == replication.ResyncCommitting {
 		ours += fmt.Sprintf(", outstanding lineage %s cut %s of transfer %s",
 			short(active.Lineage), short(active.Cut), short(active.Transfer))
+	}
+	if r.Delta != nil {
+		ours += fmt.Sprintf(", outstanding cut %s of transfer %s", short(r.Delta.Cut), short(r.Delta.Transfer))
 	}
 	return fmt.Sprintf("the primary has %s; the replica has lineage %s cut %s, committed transfer %s, open transfer %s",
 		ours, short(p.Lineage), short(p.Cut), short(p.CommittedTransfer), short(p.Transfer))

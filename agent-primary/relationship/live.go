@@ -1,10 +1,13 @@
 package relationship
 
 import (
+	"maps"
 	"sync"
 	"time"
 
 	"vmreplica/agent-primary/resync"
+	"vmreplica/agent-primary/ship"
+	"vmreplica/agent-primary/tracking"
 	"vmreplica/internal/failure"
 	"vmreplica/internal/replication"
 )
@@ -30,12 +33,37 @@ type Live struct {
 	// MergeProblem is what the replica last told to stand in its way; nil when nothing does.
 	MergeProblem *MergeProblem
 
+	// InStep is when the replica last lacked nothing; zero when it has not since the agent's start.
+	InStep time.Time
+	// Churn says that the machine writes faster than the link takes; nil while it does not.
+	Churn *Churn
+	// NextCycle is when the next cycle begins; zero when none is due.
+	NextCycle time.Time
+	// Attached says that the machine has a connection to a disk, Open that its disks are open.
+	Attached, Open bool
+	// Accumulated is what the replica does not have, in bytes; -1 when that is not known.
+	Accumulated int64
+	// Figures are those of the open disks.
+	Figures tracking.Figures
+	// Shipping are the counters of what is shipped, or was last.
+	Shipping ship.Figures
+	// Snapshots are disks that the machine writes past, with what stands above them, as its monitor last told;
+	// MonitorTrouble is why it could not be asked.
+	Snapshots      map[string]string
+	MonitorTrouble *failure.Error
+
 	// looked says that the images were looked at since the agent's start: by a check or a whole pass.
 	looked bool
 	// interrupted is the resync that ran when the agent last ended, until it goes on.
 	interrupted replication.ID
 	// reconciled is when the replica was last found in step; zero when it did not answer.
 	reconciled time.Time
+}
+
+// Churn is a machine that writes faster than its changes can be sent.
+type Churn struct {
+	ship.Churn
+	Since time.Time
 }
 
 // DiskProgress is how far one disk's pass has come.
@@ -54,6 +82,26 @@ type live struct {
 	of     replication.ID     // the resync that passes belong to; guarded by mu
 	passes []*resync.Progress // guarded by mu
 	meters []meter            // guarded by mu
+	// sent counts what is shipped: of a cycle, or of a resync that catches up. Guarded by mu.
+	sent *ship.Progress
+}
+
+// ships begins the counters of a shipment.
+func (l *live) ships() *ship.Progress {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.sent = new(ship.Progress)
+	return l.sent
+}
+
+// shipping are the counters of the last shipment.
+func (l *live) shipping() ship.Figures {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.sent == nil {
+		return ship.Figures{}
+	}
+	return l.sent.Figures()
 }
 
 // change alters what is happening.
@@ -68,6 +116,10 @@ func (l *live) show() Live {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	shown := l.now
+	shown.Snapshots = maps.Clone(l.now.Snapshots)
+	if l.sent != nil {
+		shown.Shipping = l.sent.Figures()
+	}
 	shown.Missing = make(map[string]*failure.Error, len(l.now.Missing))
 	for disk, missing := range l.now.Missing {
 		shown.Missing[disk] = missing

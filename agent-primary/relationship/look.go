@@ -43,16 +43,23 @@ func (o *owner) dismissLooker() {
 func (w *worker) lookAtImages(ctx context.Context) (same bool, err error) {
 	record := w.owner.record()
 	missing := map[string]*failure.Error{}
+	if record.Tracked() && w.owner.machine.isOpen() {
+		return true, nil // the logs tell
+	}
 	for i, disk := range record.Disks {
 		stamp, err := w.owner.config.Images.Stamp(record.Spec.Disks[i])
 		if err != nil {
 			missing[disk.ID] = failure.Find(err)
 			continue
 		}
-		if difference := disk.Stamp.Difference(stamp); difference != "" {
+		known := disk.known()
+		if known.Device == 0 && disk.Log != nil {
+			continue // the log judges it when it is opened
+		}
+		if difference := known.Difference(stamp); difference != "" {
 			evidence := "the image " + disk.Path + " changed: " + difference
 			_, err := w.apply(ctx, func(r Record) (Record, []event.Event, error) {
-				return r.seenModified(now(), i, disk.Stamp, evidence)
+				return r.seenModified(now(), i, known, evidence)
 			})
 			return false, err
 		}
@@ -66,9 +73,17 @@ func (w *worker) lookAtImages(ctx context.Context) (same bool, err error) {
 	return true, nil
 }
 
+// known is the stamp that the image has unless somebody changed it: at the acked cut, or when its log was closed.
+func (d Disk) known() disk.Stamp {
+	if d.Log != nil {
+		return d.ClosedStamp
+	}
+	return d.Stamp
+}
+
 // seenModified is modified, unless what the image was compared with is not the proven stamp any more.
 func (r Record) seenModified(now time.Time, index int, proven disk.Stamp, evidence string) (Record, []event.Event, error) {
-	if r.State() != replication.Replicating || r.Disks[index].Stamp != proven {
+	if r.State() != replication.Replicating || r.Disks[index].known() != proven {
 		return r, nil, nil
 	}
 	return r.modified(now, r.Disks[index].ID, evidence)

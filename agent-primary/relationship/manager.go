@@ -9,7 +9,9 @@ import (
 	"time"
 
 	"vmreplica/agent-primary/resync"
+	"vmreplica/agent-primary/ship"
 	"vmreplica/agent-primary/tracking"
+	"vmreplica/internal/durable"
 	"vmreplica/internal/event"
 	"vmreplica/internal/failure"
 	"vmreplica/internal/replication"
@@ -31,7 +33,16 @@ type Config struct {
 	// CheckInterval is how often the images of a VM at rest are looked at, ReconcileInterval how often the replica
 	// is asked; zero means 30 s and 5 min.
 	CheckInterval, ReconcileInterval time.Duration
-	Log                              *slog.Logger
+	// Ship sends rounds and a cut: ship.CatchUp.
+	Ship       func(context.Context, ship.Peer, ship.Options) (ship.Outcome, error)
+	ShipLimits ship.Limits
+	// Logs is the agent's own directory of HRLs.
+	Logs durable.Dir
+	// CopyBeforeWrite bounds the memory in which cuts are kept readable.
+	CopyBeforeWrite *tracking.Budget
+	// DetachGrace is how long disks stay open that nobody uses.
+	DetachGrace time.Duration
+	Log         *slog.Logger
 }
 
 // Defaults of Config.

@@ -22,12 +22,17 @@ const (
 	taskCheck
 	// taskLook looks at the images alone, beside another task.
 	taskLook
+	// taskCycle sends what has changed since the acked cut.
+	taskCycle
 )
 
+// due is when what happens by itself is to happen again.
+type due struct{ check, cycle time.Time }
+
 // next is what a record asks for at now, as a pure function of what was saved: after a restart it is what goes on.
-// checkAt is when the next check is due. wake is when to ask again; zero when only a change can alter the answer.
-func next(r Record, now, checkAt time.Time) (todo task, wake time.Time) {
-	if !r.Prepared {
+// wake is when to ask again; zero when only a change can alter the answer.
+func next(r Record, now time.Time, at due) (todo task, wake time.Time) {
+	if !r.Prepared || r.Superseded != nil {
 		return taskNone, time.Time{}
 	}
 	if len(r.Abandoned) > 0 {
@@ -38,22 +43,37 @@ func next(r Record, now, checkAt time.Time) (todo task, wake time.Time) {
 		return taskMerge, time.Time{}
 	}
 	if r.Suspension != nil {
+		if r.Delta != nil {
+			return taskCycle, time.Time{} // what became of it is to be known
+		}
 		return taskNone, time.Time{}
 	}
 	if active != nil && (active.State != replication.ResyncScheduled || !now.Before(active.StartTime)) {
+		if opens := active.restsUntil(r.Spec.AutoResync, now); opens.After(now) {
+			return taskNone, opens
+		}
 		return taskTransfer, time.Time{}
 	}
 	if active != nil {
 		wake = active.StartTime
 	}
 	if r.State() != replication.Replicating {
-		return taskNone, wake
+		return taskNone, earlier(wake, r.autoResyncAt(now))
 	}
-	if !now.Before(checkAt) {
-		return taskCheck, wake
+	again, todo := at.check, taskCheck
+	if r.Tracked() {
+		again, todo = at.cycle, taskCycle
 	}
-	if wake.IsZero() || checkAt.Before(wake) {
-		wake = checkAt
+	if !now.Before(again) {
+		return todo, wake
 	}
-	return taskNone, wake
+	return taskNone, earlier(wake, again)
+}
+
+// earlier is the first of two times, of which a zero one is none.
+func earlier(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
 }

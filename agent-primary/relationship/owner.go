@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"vmreplica/agent-primary/resync"
+	"vmreplica/agent-primary/schedule"
 	"vmreplica/internal/event"
 	"vmreplica/internal/failure"
 	"vmreplica/internal/replication"
@@ -24,6 +25,8 @@ type owner struct {
 	// saved is the record as it was last persisted; only the owner stores.
 	saved atomic.Pointer[Record]
 	live  live
+	// machine is the VM's disks as they are tracked.
+	machine machine
 	// changes are the transitions asked for; ended is closed when nobody takes them any more.
 	changes chan change
 	ended   chan struct{}
@@ -34,9 +37,11 @@ type owner struct {
 	version   uint64
 	notBefore time.Time
 	checkAt   time.Time
+	cycleAt   time.Time
 	keptAt    time.Time
-	// frozen starts no task: the VM is being removed. erased ends the owner.
-	frozen, erased bool
+	// frozen counts those who want no task to run. erased ends the owner.
+	frozen int
+	erased bool
 }
 
 // change is a transition asked for.
@@ -64,6 +69,7 @@ func newOwner(config *Config, r Record) *owner {
 		config: config, log: config.Log.With("vm", r.Name),
 		changes: make(chan change), ended: make(chan struct{}),
 	}
+	o.machine.owner = o
 	o.live.now.Activity = replication.Idle
 	if active := r.Active(); active != nil && active.running() && r.Suspension == nil {
 		o.live.now.interrupted = active.ID
@@ -133,17 +139,21 @@ func (o *owner) run(ctx context.Context) {
 	}
 }
 
-// Ticks of an owner that has work, and of one that has none.
+// Ticks of an owner that has work, of one whose disks are open, and of one that has neither.
 const (
 	busyTick = time.Second
+	openTick = 5 * time.Second
 	idleTick = time.Hour
 )
 
 // steer stops or starts the worker so that it does what the record asks for, and answers when to look again.
 func (o *owner) steer(ctx context.Context) time.Duration {
+	o.judgeMachine()
+	o.startByPolicy(time.Now())
 	now, record := time.Now(), o.record()
-	todo, wake := next(record, now, o.checkAt)
-	if o.frozen {
+	todo, wake := next(record, now, due{check: o.checkAt, cycle: o.cycleAt})
+	o.showNextCycle(record, todo)
+	if o.frozen > 0 {
 		todo, wake = taskNone, time.Time{}
 	}
 	if o.worker != nil {
@@ -160,10 +170,14 @@ func (o *owner) steer(ctx context.Context) time.Duration {
 		o.worker = startWorker(ctx, o, todo)
 		return busyTick
 	}
-	if wake.IsZero() {
-		return idleTick
+	wait := idleTick
+	if o.machine.isOpen() {
+		wait = openTick
 	}
-	return wake.Sub(now)
+	if wake.IsZero() {
+		return wait
+	}
+	return min(wait, wake.Sub(now))
 }
 
 // How long a task that ended without changing anything is held back, by whether it failed.
@@ -177,12 +191,20 @@ func (o *owner) reap() {
 	w := o.worker
 	o.worker = nil
 	o.live.rest()
-	if w.todo == taskCheck {
+	if w.todo == taskCheck || w.todo == taskCycle {
 		o.checkAt = time.Now().Add(o.checkWait())
+	}
+	if w.todo == taskCycle {
+		record := o.record()
+		interval := record.Spec.CycleInterval()
+		o.cycleAt = schedule.NextCycle(schedule.Boundary(string(record.UID), w.began, interval), time.Now(), interval)
 	}
 	o.live.change(func(l *Live) {
 		l.Activity, l.Waiting, l.NextAttempt = replication.Idle, false, time.Time{}
-		if w.todo != taskCheck {
+		switch {
+		case w.todo == taskCycle && w.err != nil:
+			l.Trouble, l.TroubleSince = failure.Find(w.err), time.Now()
+		case w.todo != taskCheck && w.todo != taskCycle:
 			l.Trouble, l.Attempts = nil, 0
 		}
 	})
@@ -212,6 +234,7 @@ func (o *owner) settle() {
 	}
 	o.dismissLooker()
 	o.saveProgress()
+	o.machine.shut()
 }
 
 // handle makes one change: in the transaction first, in memory when that is durable.
@@ -221,10 +244,10 @@ func (o *owner) handle(c change) answered {
 	}
 	switch {
 	case c.thaw:
-		o.frozen = false
+		o.frozen--
 		return answered{record: o.record()}
 	case c.freeze:
-		o.frozen = true
+		o.frozen++
 		if o.worker != nil {
 			o.worker.cancel()
 			<-o.worker.done

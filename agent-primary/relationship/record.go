@@ -45,6 +45,17 @@ type Record struct {
 	// NeedsForce says that the replica has no record of the VM: only a forced resync prepares it again.
 	NeedsForce bool
 
+	// Delta is the cycle that is outstanding: the replica may hold its cut. nil when none is.
+	Delta *Delta
+	// LastCycle is the last one that was completed.
+	LastCycle *Cycle
+	// TrackedSince is when the VM was first attached through the agent; zero while it never was.
+	TrackedSince time.Time
+	// Pending is what waited in the logs, in bytes, when the disks were last closed.
+	Pending int64
+	// Superseded says that the replica was failed over to: nothing is sent any more. nil while it was not.
+	Superseded *Superseded
+
 	Suspension *Suspension
 	// Resync is the present or last one.
 	Resync *Resync
@@ -68,6 +79,16 @@ type Disk struct {
 	// Stamp is the image's at the acked cut, Root its proven root there.
 	Stamp disk.Stamp
 	Root  string
+	// Log is what is known of the disk's HRL; nil until the VM is attached through the agent.
+	Log *DiskLog
+	// ClosedStamp is the image's when it and its log were last closed; zero while they are open, and after a kill.
+	ClosedStamp disk.Stamp
+}
+
+// Superseded is when and why the replica refused this primary for good.
+type Superseded struct {
+	Time   time.Time
+	Reason string
 }
 
 // Suspension says why replication is suspended.
@@ -93,6 +114,11 @@ type Statistics struct {
 	StartTime                          time.Time
 	Completed, Failed, NetworkFailures uint64
 	SentBytes, ReceivedBytes           int64
+	// Cycles that were completed, that did not complete within the interval, and that failed.
+	CyclesCompleted, CyclesMissed, CyclesFailed uint64
+	// ReplicatedBytes is content that cycles sent, in all and in the largest; the durations likewise.
+	ReplicatedBytes, MaxCycleBytes  int64
+	CycleDuration, MaxCycleDuration time.Duration
 }
 
 // Resync is one transfer of all disks, from its request to its end.
@@ -110,8 +136,9 @@ type Resync struct {
 	Force bool
 	// Proof is set when it begins.
 	Proof blockdiff.Algorithm
-	// Cause is why it was started, in words.
+	// Cause is why it was started, in words; Auto that the policy started it and no operator.
 	Cause string
+	Auto  bool
 
 	CreateTime time.Time
 	// StartTime is when it is to start, and once it has, when it did.
@@ -124,6 +151,8 @@ type Resync struct {
 	// Restarts counts passes that began again because an image had changed; InRow those since it was started or
 	// resumed.
 	Restarts, InRow uint32
+	// Rounds were sent while catching up, the cut included.
+	Rounds uint32
 	// Lineage and Cut are outstanding from Committing on; Root is the proven one over all disks.
 	Lineage, Cut replication.ID
 	Root         string
@@ -143,6 +172,20 @@ type ResyncDisk struct {
 	Duration time.Duration
 	// Root is the primary's, ReplicaRoot what the replica holds; zero before the end of the pass.
 	Root, ReplicaRoot blockdiff.Hash
+	// MarksOnly says that the disk's log was exact when the resync began: what it has marked is sent, nothing compared.
+	MarksOnly bool
+	// Shipment names what was sent last while catching up, with its root; empty for a disk that nothing writes to.
+	Shipment      replication.ID
+	ShipmentRoot  blockdiff.Hash
+	CaughtUpBytes int64
+}
+
+// committed is the root that the replica's record has of the disk after the commit.
+func (d ResyncDisk) committed(prover *blockdiff.Prover) blockdiff.Hash {
+	if d.Shipment == "" {
+		return d.Root
+	}
+	return prover.Extend(d.Root, d.ShipmentRoot)
 }
 
 // State follows from the record.
@@ -150,6 +193,8 @@ func (r Record) State() replication.State {
 	active := r.Active()
 	running := active != nil && active.running()
 	switch {
+	case r.Superseded != nil:
+		return replication.FailedOver
 	case !r.Prepared:
 		return replication.Error
 	case r.Suspension != nil && running && active.Kind != replication.KindVerify:
@@ -179,7 +224,8 @@ func (r Record) Active() *Resync {
 
 // running says that it has begun and has not committed.
 func (s *Resync) running() bool {
-	return s.State == replication.ResyncComparing || s.State == replication.ResyncCommitting
+	return s.State == replication.ResyncComparing || s.State == replication.ResyncCatchingUp ||
+		s.State == replication.ResyncCommitting
 }
 
 // awaitsMerge says that it has committed and that the replica's merge is not known to be done.

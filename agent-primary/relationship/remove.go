@@ -2,6 +2,8 @@ package relationship
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"strings"
 
 	"vmreplica/internal/event"
@@ -34,6 +36,11 @@ func (m *Manager) Remove(ctx context.Context, vm string, asked Remove) ([]string
 	record, _, err := o.apply(ctx, change{freeze: true})
 	if err != nil {
 		return nil, err
+	}
+	if o.machine.attached() {
+		_, _, thawErr := o.apply(ctx, change{thaw: true})
+		return nil, errors.Join(failure.New(failure.Precondition, failure.ReasonAttached, "the machine has its disks attached through the agent").
+			On(vm, "").Try("Shut the machine down, or start it on its files, then remove it."), thawErr)
 	}
 	notes, err := m.release(ctx, record, asked)
 	if err == nil {
@@ -102,8 +109,23 @@ func (m *Manager) forget(ctx context.Context, o *owner, c change) error {
 	if _, _, err := o.apply(ctx, c); err != nil {
 		return err
 	}
+	<-o.ended
+	o.removeLogs()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.owners, o.record().Name)
 	return nil
+}
+
+// removeLogs deletes the HRLs of a VM that is forgotten. One that stays is found to be another disk's later.
+func (o *owner) removeLogs() {
+	record := o.record()
+	for _, d := range record.Disks {
+		if d.Log == nil {
+			continue
+		}
+		if err := o.config.Logs.Remove(LogName(record.Name, d.ID)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			o.log.Warn("the log of a removed disk stays", "disk", d.ID, "error", err)
+		}
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"vmreplica/agent-primary/resync"
+	"vmreplica/agent-primary/ship"
 	"vmreplica/blockdiff"
 	"vmreplica/internal/failure"
 	"vmreplica/internal/replication"
@@ -14,6 +15,12 @@ import (
 type Replicas interface {
 	// At is the replica at address, spoken to about one relationship.
 	At(address string, about Identity) Replica
+}
+
+// Transfers is the replica of open transfers: of passes, and of rounds and cuts.
+type Transfers interface {
+	resync.Peer
+	ship.Peer
 }
 
 // Identity names a relationship to its replica.
@@ -27,11 +34,12 @@ type Identity struct {
 // are cured by time.
 type Replica interface {
 	// Transfers is the replica for transfers that are proven with one algorithm.
-	Transfers(proof blockdiff.Algorithm) resync.Peer
+	Transfers(proof blockdiff.Algorithm) Transfers
 	// Hello agrees on version and algorithms.
 	Hello(ctx context.Context) (Hello, error)
-	// Reconcile is the replica's record; a failure of class NotFound when it has none.
-	Reconcile(ctx context.Context) (Position, error)
+	// Reconcile is the replica's record, which is told how many recovery points are to be kept; a failure of class
+	// NotFound when it has none.
+	Reconcile(ctx context.Context, recoveryPoints int) (Position, error)
 	// Prepare creates the record and the place of the disks, and answers where each lies.
 	Prepare(ctx context.Context, preparation Preparation) ([]string, error)
 	// Release ends the relationship there and answers what was left or deleted, in sentences.

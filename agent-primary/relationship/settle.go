@@ -16,9 +16,11 @@ import (
 func (w *worker) commit(ctx context.Context) error {
 	w.activity(replication.Committing)
 	active := w.owner.record().Active()
-	commit := resync.Commit{Transfer: active.Transfer, Lineage: active.Lineage, Cut: active.Cut}
+	commit := resync.Commit{Transfer: active.Transfer, Lineage: active.Lineage, Cut: active.Cut, CutTime: active.CutTime}
 	for _, disk := range active.Disks {
-		commit.Roots = append(commit.Roots, resync.DiskRoot{Disk: disk.ID, Root: disk.Root})
+		commit.Roots = append(commit.Roots, resync.DiskRoot{
+			Disk: disk.ID, Root: disk.Root, Shipment: disk.Shipment, ShipmentRoot: disk.ShipmentRoot,
+		})
 	}
 	_, err := w.replica.Transfers(active.Proof).Commit(ctx, commit)
 	if err == nil {

@@ -19,12 +19,20 @@ type Start struct {
 	Force bool
 	// Restart discards what an earlier, unfinished resync left on the replica.
 	Restart bool
+	// Confirmed is the word that a healthy, tracked machine is to be resynchronized, as Force is: its recovery points go.
+	Confirmed bool
 }
 
 // start schedules a resync.
 func (r Record) start(now time.Time, asked Start) (Record, []event.Event, error) {
 	if err := r.mayStart(asked.Kind); err != nil {
 		return r, nil, err
+	}
+	if asked.Kind == replication.KindResync && r.healthyTracked() && !asked.Force && !asked.Confirmed {
+		return r, nil, failure.New(failure.Precondition, failure.ReasonWrongState,
+			"it is tracked and in step but for what its cycles send; a resync compares everything and deletes its recovery points (%d are kept)",
+			r.Spec.RecoveryPoints).Try("To do it all the same: vmreplica resync %s --force, or vmreplica suspend %s and then "+
+			"vmreplica resume %s --resynchronize", r.Name, r.Name, r.Name)
 	}
 	at, err := schedule.StartTime(now, asked.Time)
 	if err != nil {
@@ -67,6 +75,11 @@ func (r *Record) takeUp(next *Resync, restart bool) {
 	}
 }
 
+// healthyTracked says that the VM is tracked and that nothing requires a resync.
+func (r Record) healthyTracked() bool {
+	return r.Tracked() && r.Cause == replication.CauseNone && r.State() == replication.Replicating
+}
+
 func (r Record) mayStart(kind replication.ResyncKind) error {
 	if err := r.mayChange(); err != nil {
 		return err
@@ -76,6 +89,9 @@ func (r Record) mayStart(kind replication.ResyncKind) error {
 			Try("Follow it with: vmreplica get %s --watch. To end it: vmreplica cancel-resync %s", r.Name, r.Name)
 	}
 	state := r.State()
+	if state == replication.FailedOver {
+		return wrongState(state, "The replica was failed over to. Find out where the machine is to run: vmreplica describe %s", r.Name)
+	}
 	if state == replication.Suspended {
 		return wrongState(state, "Resume first: vmreplica resume %s --resynchronize", r.Name)
 	}

@@ -9,6 +9,7 @@ import (
 	"vmreplica/agent-primary/tracking"
 	"vmreplica/internal/event"
 	"vmreplica/internal/failure"
+	"vmreplica/internal/fault"
 	"vmreplica/internal/replication"
 )
 
@@ -74,7 +75,7 @@ func (w *worker) attempt(ctx context.Context) error {
 	if active.Kind == replication.KindVerify && verdict == apart {
 		return failure.New(failure.Precondition, failure.ReasonReplicaRecord, "%s", evidence).On(record.Name, disk)
 	}
-	sources, err := w.open(record)
+	sources, err := w.open(ctx, record)
 	if err != nil {
 		return err
 	}
@@ -98,7 +99,7 @@ var errNoRecord = errors.New("the replica has no record of this VM")
 
 // position asks for the replica's record. That it has none no time cures: errNoRecord within a failure.
 func (w *worker) position(ctx context.Context) (Position, error) {
-	position, err := w.replica.Reconcile(ctx)
+	position, err := w.replica.Reconcile(ctx, w.owner.record().Spec.RecoveryPoints)
 	if err == nil {
 		w.owner.live.change(func(l *Live) { l.MergeProblem = position.MergeProblem })
 	}
@@ -165,19 +166,52 @@ func (w *worker) cut(ctx context.Context, hello Hello, sources sources) (Record,
 	if record.Active().State != replication.ResyncScheduled {
 		return record, w.continuous(ctx, record, sources)
 	}
-	cuts, err := sources.cut(ctx)
+	cuts, err := sources.cut(ctx, record)
 	if err != nil {
 		return record, err
 	}
 	if record.Active().Kind == replication.KindVerify {
-		for i, disk := range record.Disks {
-			if err := tracking.Unchanged(disk.Path, disk.Stamp, cuts[i].Stamp); err != nil {
-				return record, failure.Find(err).On(record.Name, disk.ID).
-					Try("It cannot be equal any more; bring the replica up to date: vmreplica resync %s", record.Name)
-			}
+		if err := w.verifiable(record, sources, cuts); err != nil {
+			return record, err
 		}
 	}
-	return w.apply(ctx, func(r Record) (Record, []event.Event, error) { return r.begin(now(), hello.Proof, cuts) })
+	record, err = w.apply(ctx, func(r Record) (Record, []event.Event, error) { return r.begin(now(), hello.Proof, cuts) })
+	if err != nil {
+		return record, err
+	}
+	fault.Hit("resync-begun")
+	all := map[int]tracking.Cut{}
+	for i, cut := range cuts {
+		all[i] = cut
+	}
+	return record, sources.begin(ctx, all)
+}
+
+// verifiable refuses a verify that could only find what is known to differ.
+func (w *worker) verifiable(record Record, sources sources, cuts []tracking.Cut) error {
+	if sources.tracked != nil {
+		return w.unwritten(record, sources)
+	}
+	for i, disk := range record.Disks {
+		if err := tracking.Unchanged(disk.Path, disk.Stamp, cuts[i].Stamp); err != nil {
+			return failure.Find(err).On(record.Name, disk.ID).
+				Try("It cannot be equal any more; bring the replica up to date: vmreplica resync %s", record.Name)
+		}
+	}
+	return nil
+}
+
+// unwritten refuses to compare what a machine writes to, or what the replica does not have yet.
+func (w *worker) unwritten(record Record, sources sources) error {
+	if w.owner.machine.attached() {
+		return failure.New(failure.Precondition, failure.ReasonAttached, "the machine has its disks attached and may write to them").
+			On(record.Name, "").Try("Verify it while it is shut down; its cycles prove what they send as they go.")
+	}
+	if pending := sources.tracked.group.Figures().Accumulated(); pending > 0 {
+		return failure.New(failure.Precondition, failure.ReasonAttached, "%d bytes are still to be sent", pending).
+			On(record.Name, "").Try("Wait for the next cycle, then verify: vmreplica get %s --watch", record.Name)
+	}
+	return nil
 }
 
 // continuous is nil while every image is as it was at its cut. Of those that are not the passes begin again:
@@ -190,11 +224,17 @@ func (w *worker) continuous(ctx context.Context, record Record, sources sources)
 	if record.Active().Kind == replication.KindVerify {
 		return evidence
 	}
+	if record.marksAreLost(changed) {
+		return evidence
+	}
 	_, err = w.apply(ctx, func(r Record) (Record, []event.Event, error) {
 		found := failure.Find(evidence)
 		return r.again(now(), changed, found.Disk, found.Message)
 	})
 	if err != nil {
+		return err
+	}
+	if err := sources.begin(ctx, changed); err != nil {
 		return err
 	}
 	return errAgain
@@ -221,13 +261,21 @@ func (w *worker) compare(ctx context.Context, record Record, position Position, 
 	}
 	w.looked()
 	if active.Kind == replication.KindVerify {
+		if sources.tracked != nil {
+			if err := w.unwritten(record, sources); err != nil {
+				return err
+			}
+		}
 		_, err := w.apply(ctx, func(r Record) (Record, []event.Event, error) {
 			return r.verified(now(), outcome, w.figures())
 		})
 		return err
 	}
+	if sources.tracked != nil {
+		return w.catchUp(ctx, sources.tracked, outcome)
+	}
 	if _, err := w.apply(ctx, func(r Record) (Record, []event.Event, error) {
-		return r.commit(now(), outcome, w.figures())
+		return r.commit(now(), outcome, w.figures(), replication.NewID(), nil)
 	}); err != nil {
 		return err
 	}
@@ -247,13 +295,15 @@ func (w *worker) options(record Record, position Position, sources sources) resy
 		Transfer: active.Transfer, Kind: active.Kind, Proof: active.Proof,
 		Lineage: position.Lineage, Cut: position.Cut,
 		// Whatever else is open there was opened by this relationship and is not wanted any more.
-		DiscardOther: position.Transfer != "" && position.Transfer != active.Transfer,
-		Budget:       w.owner.config.Budget, Limits: w.owner.config.Limits,
+		DiscardOther:   position.Transfer != "" && position.Transfer != active.Transfer,
+		RecoveryPoints: record.Spec.RecoveryPoints,
+		Budget:         w.owner.config.Budget, Limits: w.owner.config.Limits,
 	}
 	progress := w.owner.live.follow(active)
 	for i, disk := range active.Disks {
 		options.Disks = append(options.Disks, resync.Disk{
-			ID: disk.ID, Source: sources[i], Cut: disk.Cut, Restart: disk.Restart, Progress: progress[i],
+			ID: disk.ID, Source: sources.disks[i], Cut: disk.Cut, Restart: disk.Restart, Progress: progress[i],
+			MarksOnly: disk.MarksOnly,
 		})
 	}
 	return options

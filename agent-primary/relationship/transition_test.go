@@ -43,7 +43,9 @@ var operations = []operation{
 	{"again", func(r Record) (Record, []event.Event, error) {
 		return r.again(noon, map[int]tracking.Cut{0: cuts(2)[0]}, "root", "written")
 	}},
-	{"commit", func(r Record) (Record, []event.Event, error) { return r.commit(noon, equal(), nil) }},
+	{"commit", func(r Record) (Record, []event.Event, error) {
+		return r.commit(noon, equal(), nil, replication.NewID(), nil)
+	}},
 	{"committed", func(r Record) (Record, []event.Event, error) { return r.committed(noon) }},
 	{"merging", Record.merging},
 	{"done", func(r Record) (Record, []event.Event, error) { return r.done(noon) }},
@@ -198,7 +200,7 @@ func checkRecord(t *testing.T, r Record) {
 		t.Fatalf("a resync ended without saying how: %+v", r.Resync)
 	}
 	// Every record leads on: by a task, at a time, or by an operator.
-	todo, wake := next(r, noon, noon.Add(time.Minute))
+	todo, wake := next(r, noon, due{check: noon.Add(time.Minute), cycle: noon.Add(time.Minute)})
 	if todo != taskNone || !wake.IsZero() {
 		return
 	}

@@ -22,8 +22,28 @@ func (v View) Health() replication.Health { return replication.Worst(v.Reasons) 
 
 func (o *owner) view() View {
 	record, live := o.record(), o.live.show()
+	live.Attached, live.Accumulated = o.machine.attached(), -1
+	figures, open := o.machine.figures()
+	live.Figures, live.Open = figures, open
+	switch {
+	case open:
+		live.Accumulated = figures.Accumulated()
+	case record.Tracked() && !record.leftOpen():
+		live.Accumulated = record.Pending
+	}
 	return View{Record: record, Live: live, State: record.State(), Reasons: health(record, live, time.Now())}
 }
+
+// AccumulationPercent is how much has accumulated, of the VM's total disk size; 0 when it is not known.
+func (v View) AccumulationPercent() float64 {
+	if total := v.totalBytes(); total > 0 && v.Accumulated > 0 {
+		return float64(v.Accumulated) / float64(total) * 100
+	}
+	return 0
+}
+
+// NextResyncWindow is when the policy starts the required resync; zero when it does not, or none is required.
+func (v View) NextResyncWindow() time.Time { return v.autoResyncAt(time.Now()) }
 
 // Get is one relationship.
 func (m *Manager) Get(vm string) (View, error) {

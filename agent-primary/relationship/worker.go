@@ -19,6 +19,7 @@ type worker struct {
 	of      replication.ID // the resync that it is about; empty for none
 	address string         // of the replica
 	version uint64         // the owner's when it was started
+	began   time.Time
 	cancel  context.CancelFunc
 	stop    <-chan struct{} // closed once it was told to stop
 	done    chan struct{}
@@ -30,7 +31,7 @@ type worker struct {
 	announced bool  // that the present failures are over
 }
 
-var taskNames = [...]string{"none", "abandon", "transfer", "merge", "check", "look"}
+var taskNames = [...]string{"none", "abandon", "transfer", "merge", "check", "look", "cycle"}
 
 func (t task) String() string { return taskNames[t] }
 
@@ -39,10 +40,11 @@ func startWorker(ctx context.Context, o *owner, todo task) *worker {
 	ctx, cancel := context.WithCancel(ctx)
 	w := &worker{
 		owner: o, todo: todo, of: about(todo, record), address: record.Spec.ReplicaAddress, version: o.version,
+		began:   time.Now(),
 		replica: o.config.Replicas.At(record.Spec.ReplicaAddress, Identity{VM: record.Name, UID: record.UID, Term: record.Term}),
 		cancel:  cancel, stop: ctx.Done(), done: make(chan struct{}), retry: schedule.NewRetry(nil),
 	}
-	if todo != taskCheck && todo != taskLook { // what a check met is for the next check to end; this task tells its own troubles
+	if todo != taskCheck && todo != taskLook && todo != taskCycle { // what a check met is for the next check to end; this task tells its own troubles
 		o.live.change(func(l *Live) { l.Trouble, l.Attempts = nil, 0 })
 	}
 	go func() {
@@ -98,11 +100,23 @@ func (w *worker) run(ctx context.Context) error {
 		err = w.check(ctx)
 	case taskLook:
 		err = w.lookOnly(ctx)
+	case taskCycle:
+		err = w.cycle(ctx)
+	}
+	if refusedForGood(err) {
+		_, err = w.apply(ctx, func(r Record) (Record, []event.Event, error) {
+			return r.supersede(now(), failure.Find(err).Message)
+		})
 	}
 	if w.stopped() || errors.Is(err, errSuperseded) {
 		return nil
 	}
 	return err
+}
+
+// refusedForGood says whether the replica was failed over to, so that this primary must not send any more.
+func refusedForGood(err error) bool {
+	return hasReason(err, failure.ReasonFailedOver) || hasReason(err, failure.ReasonStaleTerm)
 }
 
 // apply makes a change on behalf of the worker.

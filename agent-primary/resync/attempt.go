@@ -22,6 +22,8 @@ type Options struct {
 	Lineage, Cut replication.ID
 	// DiscardOther discards another transfer that is open on the replica.
 	DiscardOther bool
+	// RecoveryPoints are to be kept by the replica.
+	RecoveryPoints int
 	// Pace waits until n bytes more may be sent; nil for no limit.
 	Pace func(ctx context.Context, n int) error
 	// Budget is shared by all passes of the agent.
@@ -36,8 +38,10 @@ type Disk struct {
 	// Cut is the one that the pass began with, in this attempt or an earlier one.
 	Cut tracking.Cut
 	// Restart begins the pass at 0: the source changed since an earlier attempt.
-	Restart  bool
-	Progress *Progress
+	Restart bool
+	// MarksOnly lets no pass go over the disk: its log is exact.
+	MarksOnly bool
+	Progress  *Progress
 }
 
 // Outcome is what an attempt that went through has shown, disk by disk in the order of Options.
@@ -47,8 +51,11 @@ type Outcome struct{ Disks []DiskOutcome }
 type DiskOutcome struct {
 	ID string
 	// Root is the primary's, ReplicaRoot what the replica holds: equal except in a verify that found differences.
+	// Both are zero for a disk that no pass went over.
 	Root, ReplicaRoot blockdiff.Hash
 	Duration          time.Duration
+	// Session is the highest that the replica has seen on the disk.
+	Session uint64
 }
 
 // Equal says whether every disk's replica holds what the primary has.
@@ -67,11 +74,15 @@ func (o Outcome) Equal() bool {
 func Attempt(ctx context.Context, peer Peer, o Options) (Outcome, error) {
 	begin := Begin{
 		Transfer: o.Transfer, Kind: o.Kind, Lineage: o.Lineage, Cut: o.Cut, Restart: o.DiscardOther,
+		RecoveryPoints: o.RecoveryPoints,
 	}
 	for _, disk := range o.Disks {
 		begin.Disks = append(begin.Disks, BeginDisk{
 			ID: disk.ID, SizeBytes: disk.Source.Size(), LogicalSectorSize: disk.Source.LogicalSectorSize(),
 		})
+		if disk.MarksOnly {
+			begin.MarksOnly = append(begin.MarksOnly, disk.ID)
+		}
 	}
 	cursors, err := peer.Begin(ctx, begin)
 	if err != nil {
@@ -84,6 +95,10 @@ func Attempt(ctx context.Context, peer Peer, o Options) (Outcome, error) {
 	outcome := Outcome{Disks: make([]DiskOutcome, len(o.Disks))}
 	group, ctx := errgroup.WithContext(ctx)
 	for i, disk := range o.Disks {
+		if disk.MarksOnly {
+			outcome.Disks[i] = DiskOutcome{ID: disk.ID, Session: cursors[i].Session}
+			continue
+		}
 		group.Go(func() error {
 			result, err := runPass(ctx, peer, o, disk, cursors[i])
 			outcome.Disks[i] = result

@@ -69,7 +69,9 @@ func runPass(ctx context.Context, peer Peer, o Options, disk Disk, cursor Cursor
 	if err != nil {
 		return DiskOutcome{}, err
 	}
-	return DiskOutcome{ID: disk.ID, Root: root, ReplicaRoot: finished, Duration: time.Since(began)}, nil
+	return DiskOutcome{
+		ID: disk.ID, Root: root, ReplicaRoot: finished, Duration: time.Since(began), Session: cursor.Session + 1,
+	}, nil
 }
 
 // checkOpened refuses a cursor outside the disk and credits that allow nothing.

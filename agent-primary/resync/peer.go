@@ -2,6 +2,7 @@ package resync
 
 import (
 	"context"
+	"time"
 
 	"vmreplica/blockdiff"
 	"vmreplica/internal/replication"
@@ -29,6 +30,10 @@ type Begin struct {
 	Lineage, Cut replication.ID
 	// Restart discards another open transfer.
 	Restart bool
+	// RecoveryPoints are to be kept by the replica, 0 to 24.
+	RecoveryPoints int
+	// MarksOnly are disks that no pass goes over: only what is marked is shipped.
+	MarksOnly []string
 }
 
 // BeginDisk is one disk's geometry.
@@ -131,13 +136,18 @@ type (
 type Commit struct {
 	Transfer     replication.ID
 	Lineage, Cut replication.ID
-	Roots        []DiskRoot
+	// CutTime is when the machine was as the cut has it.
+	CutTime time.Time
+	Roots   []DiskRoot
 }
 
-// DiskRoot is a disk's proven root.
+// DiskRoot is a disk's proven root: its pass's, or the one of the commit before where no pass went over it. Shipment is
+// what was shipped last, with its root; empty where nothing was.
 type DiskRoot struct {
-	Disk string
-	Root blockdiff.Hash
+	Disk         string
+	Root         blockdiff.Hash
+	Shipment     replication.ID
+	ShipmentRoot blockdiff.Hash
 }
 
 // Committed is the replica's answer to a commit.

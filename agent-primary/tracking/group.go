@@ -44,6 +44,9 @@ type Figures struct {
 	Held time.Duration
 }
 
+// Size is a disk's size in bytes.
+func (g *Group) Size(index int) int64 { return g.disks[index].Size() }
+
 // Accumulated is what a replica does not have, by its last acknowledgement.
 func (f Figures) Accumulated() int64 { return f.Live + f.Pending + f.Sent }
 

@@ -14,6 +14,7 @@ import (
 	"vmreplica/internal/durable"
 	"vmreplica/internal/fault"
 	"vmreplica/internal/hrl"
+	"vmreplica/internal/replication"
 )
 
 // LiveOptions are what a tracked disk is opened with.
@@ -291,3 +292,6 @@ func (d *Disk) drain(ctx context.Context) error {
 	d.gate.Unlock()
 	return d.awaitOlder(ctx, epoch, 0, d.Size())
 }
+
+// Baseline is the instant since which every write is marked, where the log is exact.
+func (d *Disk) Baseline() replication.ID { return d.log.Load().Baseline() }

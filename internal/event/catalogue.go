@@ -33,8 +33,12 @@ const (
 	TypeMergeHindered  = "merge.hindered"
 	TypeMergeRecovered = "merge.recovered"
 
-	TypePointSealed  = "recovery_point.sealed"
-	TypePointDropped = "recovery_point.dropped"
+	TypePointSealed     = "recovery_point.sealed"
+	TypePointDropped    = "recovery_point.dropped"
+	TypeTrackingStarted = "tracking.started"
+	TypeCycleFailed     = "cycle.failed"
+	TypeChurn           = "cycle.churn"
+	TypeSuperseded      = "replication.superseded"
 
 	TypeCreated         = "replication.created"
 	TypeRemoved         = "replication.removed"
@@ -68,6 +72,7 @@ var catalogue = map[string]entry{
 	TypeSuspendedByError:  {32086, Error},
 	TypeResyncInterrupted: {32315, Warning},
 	TypeOperationFailed:   {33680, Error},
+	TypeCycleFailed:       {32022, Warning},
 
 	TypeInitialStarted:       {60001, Information},
 	TypeInitialFinished:      {60002, Information},
@@ -104,6 +109,9 @@ var catalogue = map[string]entry{
 	TypeResyncTakenUp:        {60033, Information},
 	TypePointSealed:          {60040, Information},
 	TypePointDropped:         {60041, Information},
+	TypeTrackingStarted:      {60034, Information},
+	TypeChurn:                {60035, Warning},
+	TypeSuperseded:           {60036, Error},
 }
 
 // unlisted is the number of a type that the catalogue does not hold.
