@@ -111,11 +111,10 @@ func (r *Record) DropPoint(id replication.ID) error {
 	return nil
 }
 
-// planPoint puts the layers of a new point in Creating. WRONG_STATE while a transfer is open, before the first commit, in
-// doubt of a base, and when the cut is the newest point's; LIMIT_EXCEEDED when there would be more points than are kept
-// or more layers than the depth's bound.
+// planPoint puts the layers of a new point in Creating. Failures are Sealable's, and LIMIT_EXCEEDED when there would be
+// more points than are kept or more layers than the depth's bound.
 func (r *Record) planPoint(layers []Layer) error {
-	if err := r.CanSeal(); err != nil {
+	if err := r.canSeal(); err != nil {
 		return err
 	}
 	r.discardCreating()
@@ -125,8 +124,24 @@ func (r *Record) planPoint(layers []Layer) error {
 	return nil
 }
 
-// CanSeal says why no point can be made of what the disks hold now: planPoint's failures.
-func (r *Record) CanSeal() error {
+func (r *Record) canSeal() error {
+	if err := r.Sealable(); err != nil {
+		return err
+	}
+	if len(r.Points()) >= r.RecoveryPoints {
+		return failure.New(failure.Exhausted, failure.ReasonLimit, "%d recovery points are kept", r.RecoveryPoints).On(r.VM, "")
+	}
+	for _, d := range r.Disks {
+		if len(d.Layers) > r.RecoveryPoints+MaxWaiting {
+			return failure.New(failure.Exhausted, failure.ReasonLimit, "%d layers wait to be merged", d.Waiting()).On(r.VM, d.ID)
+		}
+	}
+	return nil
+}
+
+// Sealable says why no point can be made of what the disks hold, however many are kept: WRONG_STATE while a transfer is
+// open, before the first commit, in doubt of a base, and when the cut is the newest point's.
+func (r *Record) Sealable() error {
 	wrong := func(what string) error {
 		return failure.New(failure.Precondition, failure.ReasonWrongState, "no recovery point can be made: %s", what).On(r.VM, "")
 	}
@@ -141,20 +156,13 @@ func (r *Record) CanSeal() error {
 		return wrong("the newest content is one already")
 	case slices.ContainsFunc(r.Disks, func(d Disk) bool { return d.Doubt != "" }):
 		return wrong("what the disks hold is in doubt")
-	case len(r.Points()) >= r.RecoveryPoints:
-		return failure.New(failure.Exhausted, failure.ReasonLimit, "%d recovery points are kept", r.RecoveryPoints).On(r.VM, "")
-	}
-	for _, d := range r.Disks {
-		if len(d.Layers) > r.RecoveryPoints+MaxWaiting {
-			return failure.New(failure.Exhausted, failure.ReasonLimit, "%d layers wait to be merged", d.Waiting()).On(r.VM, d.ID)
-		}
 	}
 	return nil
 }
 
 // attachPoint puts the layers of a new point, which exist, in the table: the present cut is the point they stand on.
 func (r *Record) attachPoint(cut replication.ID, layers []Layer, now time.Time) error {
-	if err := r.CanSeal(); err != nil {
+	if err := r.canSeal(); err != nil {
 		return err
 	}
 	if r.Cut != cut || len(layers) != len(r.Disks) || len(r.Creating) != len(layers) {

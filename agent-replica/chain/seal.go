@@ -10,7 +10,7 @@ import (
 )
 
 // SealPoint makes a recovery point of what the disks hold: an empty layer on each, in one change of the record. From here
-// nothing is merged into what lies below these layers. The VM is acquired. Failures are CanSeal's; what an interrupted
+// nothing is merged into what lies below these layers. The VM is acquired. Failures are planPoint's; what an interrupted
 // attempt has left is deleted by Clean.
 func (v *VM) SealPoint(now time.Time) (Record, error) {
 	v.turn.Lock()
