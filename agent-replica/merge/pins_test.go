@@ -206,3 +206,38 @@ func (l *life) readUntil(stop <-chan struct{}, point *chain.Pin) error {
 		}
 	}
 }
+
+// TestARemovalThatLeavesTheDisksMergesThePoints first, and is told who reads them.
+func TestARemovalThatLeavesTheDisksMergesThePoints(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := aLife(t, 2)
+		steps(t, l.delta, l.seal, l.recover, l.delta, l.seal, l.delta)
+		ctx, cancel := context.WithCancel(context.Background())
+		ended := make(chan error, 1)
+		go func() { ended <- l.merger.Run(ctx) }()
+		synctest.Wait()
+		pin := pinned(t, l.world, string(cutOf(1)))
+		if _, err := l.registry.Remove(ctx, testVM, false); failure.Find(err).Reason != failure.ReasonWrongState || !strings.Contains(err.Error(), "a test") {
+			t.Errorf("a removal of what is read answered %v", err)
+		}
+		if record := recordOf(t, l.world); len(record.Points()) != 2 {
+			t.Errorf("%d points are left after a refused removal", len(record.Points()))
+		}
+		check(t, pin.Release())
+		if _, err := l.registry.Remove(ctx, testVM, false); err != nil {
+			t.Fatal(err)
+		}
+		cancel()
+		check(t, <-ended)
+		for _, id := range diskIDs {
+			opened, err := l.files.OpenBase(chain.Base{File: testDir + "/" + id}, 512)
+			check(t, err)
+			content := make([]byte, opened.Size())
+			_, err = opened.ReadAt(content, 0)
+			check(t, errors.Join(err, opened.Close()))
+			if at := firstDifference(content, l.now[id]); at >= 0 {
+				t.Errorf("the base of %s that was left differs from the newest content at %d", id, at)
+			}
+		}
+	})
+}

@@ -13,6 +13,8 @@ type Config struct {
 	StorageDir string `yaml:"storage-dir"`
 	// Devices are patterns of the block devices that an authorization entry may map to a disk.
 	Devices []string `yaml:"device"`
+	// NBDSocket is the unix socket at which recovery points are exported; empty means none.
+	NBDSocket string `yaml:"nbd-socket"`
 }
 
 var _ daemon.Configuration = (*Config)(nil)
@@ -27,6 +29,8 @@ func (c *Config) Register(flags *flag.FlagSet) {
 		"`directory` of the replicas; a disk lies at DIRECTORY/PRIMARY/VM/DISK")
 	daemon.List(flags, &c.Devices, "device",
 		"block devices, by a `pattern` like /dev/vg0/replica-*, that an authorization may map to a disk")
+	flags.StringVar(&c.NBDSocket, "nbd-socket", c.NBDSocket,
+		"export recovery points for reading over NBD, as VM/DISK and VM/DISK@POINT, at the unix socket `path`")
 }
 
 // Check refuses what is missing.

@@ -31,13 +31,15 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // bed is a replica agent that serves on loopback, and the certificates to call it.
 type bed struct {
-	t        *testing.T
-	pki      string
-	storage  string
-	state    string
-	address  string
-	registry *prometheus.Registry
-	stop     func()
+	t       *testing.T
+	pki     string
+	storage string
+	state   string
+	address string
+	// nbdSocket is where points are exported; empty for nowhere.
+	nbdSocket string
+	registry  *prometheus.Registry
+	stop      func()
 }
 
 func newBed(t *testing.T) *bed {
@@ -90,7 +92,9 @@ func (b *bed) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() {
-		ended <- serve(ctx, listener, host, parts{credentials: b.credentials("replica1"), store: store, files: files})
+		ended <- serve(ctx, listener, host, parts{
+			credentials: b.credentials("replica1"), store: store, files: files, nbdSocket: b.nbdSocket,
+		})
 	}()
 	stopped := false
 	b.stop = func() {

@@ -3,6 +3,7 @@ package replica
 import (
 	"fmt"
 
+	"vmreplica/agent-replica/chain"
 	"vmreplica/agent-replica/merge"
 	"vmreplica/internal/failure"
 	"vmreplica/internal/replication"
@@ -15,6 +16,8 @@ const (
 	ReasonResyncRunning  = "RESYNC_IN_PROGRESS"
 	ReasonInitialPending = "INITIAL_REPLICATION_PENDING"
 	ReasonInitialRunning = "INITIAL_REPLICATION_IN_PROGRESS"
+	// ReasonBeingRead is that of a replica that takes no more changes because readers keep layers from being merged.
+	ReasonBeingRead = "RECOVERY_POINT_BEING_READ"
 )
 
 // healthReasons are why the VM is not well.
@@ -68,6 +71,14 @@ func (o observation) obstructions() []replication.HealthReason {
 		reasons = append(reasons, replication.HealthReason{
 			Code: failure.ReasonStorageFull, Health: replication.HealthWarning, Disk: o.full.disk, Message: o.full.message,
 			Remedy: "Free some space; it goes on by itself.", Since: o.full.since,
+		})
+	}
+	if o.merge.Held && o.record.LayersToMerge() >= chain.MaxWaiting*len(o.record.Disks) && len(o.readers) > 0 {
+		first := o.readers[0]
+		reasons = append(reasons, replication.HealthReason{
+			Code: ReasonBeingRead, Health: replication.HealthWarning, Since: first.Since,
+			Message: fmt.Sprintf("No changes are received while %s reads: layers wait for that to be merged.", first.Who),
+			Remedy:  "Wait for the reader, or end it.",
 		})
 	}
 	if o.withdrawn {

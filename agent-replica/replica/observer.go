@@ -113,8 +113,9 @@ func (o *observer) observe(record chain.Record) observation {
 			doubts[i] = looked[i]
 		}
 	}
+	vm := o.registry.VM(record.VM)
 	seen := observation{
-		record: record, doubts: doubts, merge: o.merger.Status(record.VM), doing: o.registry.VM(record.VM).Doing(),
+		record: record, doubts: doubts, merge: o.merger.Status(record.VM), doing: vm.Doing(), readers: vm.Readers(),
 	}
 	if full, waits := o.obstacles.waiting(record.VM); waits && record.Transfer != nil {
 		seen.full = &full

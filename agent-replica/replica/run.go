@@ -14,6 +14,7 @@ import (
 	"vmreplica/agent-replica/authorization"
 	"vmreplica/agent-replica/chain"
 	"vmreplica/agent-replica/merge"
+	"vmreplica/agent-replica/points"
 	"vmreplica/agent-replica/receive"
 	"vmreplica/agent-replica/storage"
 	"vmreplica/internal/api"
@@ -50,7 +51,9 @@ func Run(ctx context.Context, config *Config, host *daemon.Host) error {
 	}
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", config.Listen)
 	if err == nil {
-		err = serve(ctx, listener, host, parts{credentials: credentials, store: store, files: files})
+		err = serve(ctx, listener, host, parts{
+			credentials: credentials, store: store, files: files, nbdSocket: config.NBDSocket,
+		})
 	}
 	return errors.Join(err, files.Close(), store.Close())
 }
@@ -60,6 +63,8 @@ type parts struct {
 	credentials *transport.Credentials
 	store       state.Store
 	files       *storage.Storage
+	// nbdSocket is where points are exported; empty for nowhere.
+	nbdSocket string
 }
 
 // serve runs the agent on the listener, which it closes, until ctx ends.
@@ -76,8 +81,12 @@ func serve(ctx context.Context, listener net.Listener, host *daemon.Host, p part
 		return nil
 	})
 	work.Go(func() error { return agent.merger.Run(ctx) })
+	work.Go(func() error { return agent.keeper.Run(ctx) })
 	work.Go(func() error { return agent.observer.Run(ctx) })
 	work.Go(func() error { return agent.receiver.Run(ctx) })
+	if agent.exports != nil {
+		work.Go(func() error { return agent.exports.Run(ctx) })
+	}
 	work.Go(func() error { return agent.server.Serve(listener) })
 	work.Go(func() error {
 		<-ctx.Done()
@@ -92,6 +101,8 @@ func serve(ctx context.Context, listener net.Listener, host *daemon.Host, p part
 // agent is the rooms, put together.
 type agent struct {
 	merger   *merge.Merger
+	keeper   *points.Keeper
+	exports  *exports
 	observer *observer
 	receiver Receiver
 	server   *grpc.Server
@@ -118,7 +129,7 @@ func assemble(host *daemon.Host, p parts) (*agent, error) {
 	})
 	s.gate.raised = receiver.Supersede
 	a := &agent{
-		merger: merger, receiver: receiver, observer: newObserver(registry, merger, book, s.obstacles, host.Log),
+		merger: merger, keeper: points.New(points.Config{Registry: registry, Log: host.Log}), receiver: receiver, observer: newObserver(registry, merger, book, s.obstacles, host.Log),
 		server: transport.NewServer(transport.ServerConfig{
 			Credentials: p.credentials, Translate: api.Status, Log: host.Log,
 		}),
@@ -131,7 +142,8 @@ func assemble(host *daemon.Host, p parts) (*agent, error) {
 		return err
 	})
 	s.register(a)
-	return a, nil
+	a.exports, err = openExports(p.nbdSocket, registry, host.Log)
+	return a, err
 }
 
 // services are what the API is served from.
@@ -154,6 +166,9 @@ func (s services) register(a *agent) {
 	vmreplicav1.RegisterTransferServiceServer(a.server, transfers)
 	vmreplicav1.RegisterReplicationServiceServer(a.server, &replicationService{
 		registry: s.registry, storage: s.files, observer: a.observer, requests: requests, remove: transfers.remove,
+	})
+	vmreplicav1.RegisterRecoveryPointServiceServer(a.server, &pointService{
+		registry: s.registry, storage: s.files, requests: requests,
 	})
 	vmreplicav1.RegisterResyncServiceServer(a.server, resyncService{})
 	vmreplicav1.RegisterAuthorizationServiceServer(a.server, &authorizationService{

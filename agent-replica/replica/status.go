@@ -22,6 +22,8 @@ type observation struct {
 	doubts []string
 	merge  merge.Status
 	doing  []chain.Purpose
+	// readers are those who read points.
+	readers []chain.Reader
 	// full is set while the open transfer waits for room; withdrawn when the entry that admitted the primary is gone.
 	full      *fullness
 	withdrawn bool
@@ -100,6 +102,7 @@ func replicationOf(o observation, registry *chain.Registry, files *storage.Stora
 	if r.Transfer != nil {
 		status.Resync = string(r.Transfer.ID)
 	}
+	status.RecoveryPoints = pointsOf(r, o.readers, files)
 	paths := registry.Paths(r)
 	for i, d := range r.Disks {
 		status.Disks = append(status.Disks, o.disk(d, paths[i], files))
