@@ -22,17 +22,17 @@ func mask(word, first, end int64) uint64 {
 	return ^uint64(0) >> (64 - (to - from)) << from
 }
 
-// set sets [first, end). A page's bits are set before its place in the summary: who is killed in between has not yet
-// been told that they are set.
+// set sets [first, end). A page's place in the summary is set before its bits: who is killed in between leaves no bit
+// that the summary does not lead to.
 func (b *bitmap) set(first, end int64) {
 	added := 0
 	for word := first / 64; word*64 < end; word++ {
+		if word%wordsPerPage == 0 || word == first/64 {
+			b.summarise(word / wordsPerPage)
+		}
 		want := mask(word, first, end)
 		if atomic.LoadUint64(&b.words[word])&want != want {
 			added += bits.OnesCount64(want &^ atomic.OrUint64(&b.words[word], want))
-		}
-		if next := word + 1; next%wordsPerPage == 0 || next*64 >= end {
-			b.summarise(word / wordsPerPage)
 		}
 	}
 	if added > 0 {
@@ -137,15 +137,37 @@ func (b *bitmap) pages(each func(page int64, words []uint64)) {
 	}
 }
 
-// recount counts the bits that are set.
-func (b *bitmap) recount() {
+// reckon counts the bits that are set and makes the summary lead to all of them, and to nothing else. Nobody may set or
+// clear one meanwhile.
+func (b *bitmap) reckon() {
+	b.cutOff()
 	total := 0
-	b.pages(func(_ int64, words []uint64) {
-		for _, word := range words {
-			total += bits.OnesCount64(word)
+	for i := range b.summary {
+		var named uint64
+		for page := int64(i) * 64; page < int64(i+1)*64 && page*wordsPerPage < int64(len(b.words)); page++ {
+			ones := 0
+			for _, word := range b.words[page*wordsPerPage:][:wordsPerPage] {
+				ones += bits.OnesCount64(word)
+			}
+			if ones > 0 {
+				named |= 1 << (page % 64)
+			}
+			total += ones
 		}
-	})
+		if b.summary[i] != named {
+			b.summary[i] = named
+		}
+	}
 	b.count.Store(int64(total))
+}
+
+// cutOff clears what is set after the last bit that means something.
+func (b *bitmap) cutOff() {
+	for word := b.bits / 64; word < int64(len(b.words)); word++ {
+		if keep := ^(^uint64(0) << max(b.bits-word*64, 0)); b.words[word]&^keep != 0 {
+			b.words[word] &= keep
+		}
+	}
 }
 
 // wipe clears everything, the bits before the summary that leads to them.

@@ -158,10 +158,12 @@ func (l *Log) judge(d Disk, boot string, file fileID) Loss {
 	return Loss{}
 }
 
-// take counts what is there and makes everything live, in areaA.
+// take counts what is there and makes everything live, in areaA. After a power loss, and where a bit was damaged, a
+// summary says nothing of the marks that it should lead to, and a mark that is not counted takes others with it when the
+// counted ones are gone: every page is looked at.
 func (l *Log) take() {
 	for _, b := range []*bitmap{l.live.Load(), l.epoch.Load(), l.sent} {
-		b.recount()
+		b.reckon()
 	}
 	if other := l.live.Load(); other != l.first {
 		l.live.Store(l.first)
