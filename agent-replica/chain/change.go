@@ -3,7 +3,6 @@ package chain
 import (
 	"errors"
 
-	"vmreplica/blockdiff"
 	"vmreplica/internal/disk"
 	"vmreplica/internal/failure"
 	"vmreplica/internal/replication"
@@ -89,7 +88,7 @@ func (v *VM) Commit(c Commit) (Record, error) {
 	if err := v.checkBases(record); err != nil {
 		return Record{}, err
 	}
-	s, err := v.settle(record, c)
+	s, err := v.settle(record)
 	if err != nil {
 		return Record{}, err
 	}
@@ -133,7 +132,7 @@ func (v *VM) changedBase(d *Disk) (string, error) {
 }
 
 // settle makes everything durable that the commit's record will say.
-func (v *VM) settle(record Record, c Commit) (settled, error) {
+func (v *VM) settle(record Record) (settled, error) {
 	s := settled{written: map[string]bool{}, stamps: map[string]disk.Stamp{}}
 	for i := range record.Disks {
 		d := &record.Disks[i]
@@ -141,16 +140,6 @@ func (v *VM) settle(record Record, c Commit) (settled, error) {
 			return settled{}, failure.Locate(err, v.name, d.ID)
 		}
 	}
-	prover, err := blockdiff.NewProver(record.Transfer.Proof)
-	if err != nil {
-		return settled{}, failure.New(failure.Internal, failure.ReasonInternal, "combine the roots: %w", err).On(v.name, "")
-	}
-	names := make([]string, len(record.Disks))
-	roots := make([]blockdiff.Hash, len(record.Disks))
-	for i, d := range record.Disks {
-		names[i], roots[i] = d.ID, record.Transfer.Disks[i].Root
-	}
-	s.provenRoot = prover.Combine(names, roots).String()
 	return s, nil
 }
 

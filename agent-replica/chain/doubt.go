@@ -126,28 +126,8 @@ func (v *VM) doubt(d *Disk) (string, error) {
 	return found, v.noteDoubt(d.ID, d.Base.Stamp, found)
 }
 
-// SaveCursor is Record.SaveCursor for what is durable already. With the cursor of an incomplete base goes the base's
-// stamp, from which a killed agent's own last writes are told.
+// SaveCursor is Record.SaveCursor for what is durable already. With it goes the stamp of an incomplete base.
 func (v *VM) SaveCursor(transfer replication.ID, diskID string, session uint64, segment int64, chain blockdiff.Hash,
 ) (Record, error) {
-	record, err := v.Record()
-	if err != nil {
-		return record, err
-	}
-	d := record.Disk(diskID)
-	var stamp disk.Stamp
-	if d != nil && d.Base.Incomplete {
-		if stamp, err = v.storage.Settle(d.Base); err != nil {
-			return record, err
-		}
-	}
-	return v.Update(func(r *Record) error {
-		if err := r.SaveCursor(transfer, diskID, session, segment, chain); err != nil {
-			return err
-		}
-		if d := r.Disk(diskID); stamp != (disk.Stamp{}) {
-			d.Base.Stamp = stamp
-		}
-		return nil
-	})
+	return v.saved(diskID, func(r *Record) error { return r.SaveCursor(transfer, diskID, session, segment, chain) })
 }

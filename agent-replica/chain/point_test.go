@@ -31,6 +31,13 @@ func keep(points int) func(*Record) error {
 	}
 }
 
+// heldRecord is that of a replica that was made before, and keeps that many points.
+func heldRecord(points int) Record {
+	r := preparedRecord(false)
+	r.Lineage, r.Cut, r.RecoveryPoints = id("0"), id("0"), points
+	return r
+}
+
 // committedBy is the record after a whole transfer of that kind, with the cut of that digit.
 func committedBy(t *testing.T, r Record, transfer, cut string, kind replication.ResyncKind) Record {
 	t.Helper()
@@ -79,7 +86,7 @@ func layersOf(r Record) string {
 }
 
 func TestALifeWithPoints(t *testing.T) {
-	r := must(t, preparedRecord(false), keep(2))
+	r := heldRecord(2)
 	expect := func(when, want string, points ...string) {
 		t.Helper()
 		checkInvariants(t, r)
@@ -121,7 +128,7 @@ func TestALifeWithPoints(t *testing.T) {
 
 // TestAResyncWithoutDifferenceKeepsThePoints: nothing of them was found wrong.
 func TestAResyncWithoutDifferenceKeepsThePoints(t *testing.T) {
-	r := must(t, committedBy(t, must(t, preparedRecord(false), keep(2)), "a", "1", replication.KindDelta), seal(id("5")))
+	r := must(t, committedBy(t, heldRecord(2), "a", "1", replication.KindDelta), seal(id("5")))
 	r = must(t, r, begin(transferB, replication.KindResync, false), attach(transferB), proveAll(transferB))
 	c := Commit{Transfer: transferB, Term: r.Term, Lineage: id("3"), Cut: id("3")}
 	for _, d := range r.Disks {
@@ -133,7 +140,7 @@ func TestAResyncWithoutDifferenceKeepsThePoints(t *testing.T) {
 }
 
 func TestWhatCannotBeSealed(t *testing.T) {
-	ready := must(t, committedBy(t, must(t, preparedRecord(false), keep(1)), "a", "1", replication.KindDelta))
+	ready := must(t, committedBy(t, heldRecord(1), "a", "1", replication.KindDelta))
 	for name, c := range map[string]struct {
 		change func(*Record) error
 		reason string
@@ -205,7 +212,7 @@ func TestRandomHistoriesWithPointsKeepTheInvariants(t *testing.T) {
 
 // TestTheDepthsBound: nothing adds a layer to as many as there may be.
 func TestTheDepthsBound(t *testing.T) {
-	r := must(t, committedBy(t, must(t, preparedRecord(false), keep(1)), "a", "1", replication.KindDelta), seal(id("5")))
+	r := must(t, committedBy(t, heldRecord(1), "a", "1", replication.KindDelta), seal(id("5")))
 	r = merged(t, r)
 	for _, digit := range []string{"b", "c"} {
 		r = committedBy(t, r, digit, digit, replication.KindDelta)
@@ -245,7 +252,7 @@ func randomStepWithPoints(rng *rand.Rand, r *Record) func(*Record) error {
 
 // TestALoweredNumberOfPointsLetsNoLayerBeAdded: what is beyond it is merged first.
 func TestALoweredNumberOfPointsLetsNoLayerBeAdded(t *testing.T) {
-	r := must(t, preparedRecord(false), keep(3))
+	r := heldRecord(3)
 	for i, digit := range []string{"1", "2", "3"} {
 		r = merged(t, committedBy(t, r, fmt.Sprintf("%x", 10+i), digit, replication.KindDelta))
 		r = must(t, r, seal(id(fmt.Sprint(5+i))))
@@ -260,7 +267,7 @@ func TestALoweredNumberOfPointsLetsNoLayerBeAdded(t *testing.T) {
 }
 
 func TestPointsAreFoundByTheBeginningOfTheirID(t *testing.T) {
-	r := must(t, preparedRecord(false), keep(3))
+	r := heldRecord(3)
 	r.Lineage, r.Cut = id("9"), replication.ID("ab3"+strings.Repeat("0", 29))
 	for _, cut := range []string{"ab1", "ab2"} {
 		point := &Point{ID: replication.ID(cut + strings.Repeat("0", 29))}

@@ -176,4 +176,14 @@ type TransferDisk struct {
 	// Root is set when the whole disk was proven.
 	Root   blockdiff.Hash
 	Proven bool
+	// MarksOnly says that no pass goes over the disk: it is a delta's, or the primary's marks of it are exact.
+	MarksOnly bool
+	// Shipment is the last one that was begun since the pass; a zero one when there was none.
+	Shipment Shipment
+}
+
+// Shipment is one shipment of a disk. Its Root is set when all of it is durable; until then it may be there in part.
+type Shipment struct {
+	ID   replication.ID
+	Root blockdiff.Hash
 }

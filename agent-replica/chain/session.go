@@ -3,6 +3,7 @@ package chain
 import (
 	"time"
 
+	"vmreplica/internal/failure"
 	"vmreplica/internal/replication"
 )
 
@@ -13,23 +14,28 @@ type Session struct {
 	Number   uint64
 	// Term is the caller's; one that is lower than the record's is refused.
 	Term uint64
-	// Restart takes the disk's cursor back to the beginning.
+	// Restart takes the disk's cursor back to the beginning. A shipment has none.
 	Restart bool
-	Time    time.Time
+	// Shipment is what the session ships; a pass has none.
+	Shipment replication.ID
+	Time     time.Time
 }
 
-// TakeSession is Record.TakeSession for a caller of that term; with Restart the pass begins anew.
+// TakeSession is Record.TakeSession for a pass and a caller of that term; with Restart the pass begins anew. WRONG_STATE
+// for a disk over which no pass goes.
 func (v *VM) TakeSession(s Session) (Record, error) {
 	return v.Update(func(r *Record) error {
 		if err := r.CheckTerm(s.Term); err != nil {
 			return err
 		}
+		if t := r.Cursor(s.Disk); t != nil && t.MarksOnly {
+			return failure.New(failure.Precondition, failure.ReasonWrongState, "no pass goes over the disk in this transfer").
+				On(r.VM, s.Disk)
+		}
 		if err := r.TakeSession(s.Transfer, s.Disk, s.Number); err != nil {
 			return err
 		}
-		if base := &r.Disk(s.Disk).Base; base.Incomplete {
-			base.SessionTime = s.Time
-		}
+		r.startWriting(s.Disk, s.Time)
 		if !s.Restart {
 			return nil
 		}

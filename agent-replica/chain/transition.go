@@ -21,6 +21,13 @@ type Begin struct {
 	Disks []Geometry
 	// Restart discards another open transfer.
 	Restart bool
+	// Lineage and Cut are what the primary knows that the replica holds; what is only marked is refused unless they are
+	// the record's.
+	Lineage, Cut replication.ID
+	// MarksOnly are disks of a resync whose marks are exact: no pass goes over them.
+	MarksOnly []string
+	// RecoveryPoints is how many points the operator wants kept, 0 to replication.MaxRecoveryPoints.
+	RecoveryPoints int
 	// Term is the caller's; one that is lower than the record's is refused.
 	Term uint64
 	Time time.Time
@@ -36,7 +43,7 @@ type Geometry struct {
 // Begin opens a transfer, or finds it again with its cursors. The layers that it needs stand in Creating until
 // AttachLayers. Failures: COMMITTED when the transfer has committed, RESYNC_RUNNING when another one is open and
 // Restart is not set, SIZE_MISMATCH, SECTOR_SIZE_MISMATCH, WRONG_STATE, LIMIT_EXCEEDED when too many layers wait
-// for their merge.
+// for their merge, REPLICA_RECORD_MISMATCH when marks are to be shipped onto what the replica does not hold.
 func (r *Record) Begin(b Begin) error {
 	if err := r.checkBegin(b); err != nil {
 		return failure.Locate(err, r.VM, "")
@@ -52,6 +59,7 @@ func (r *Record) Begin(b Begin) error {
 		r.discardTransfer()
 	}
 	r.discardCreating()
+	r.RecoveryPoints = b.RecoveryPoints
 	return failure.Locate(r.openTransfer(b), r.VM, "")
 }
 
@@ -70,7 +78,10 @@ func (r *Record) checkBegin(b Begin) error {
 	case b.Transfer == r.CommittedTransfer:
 		return committed(b.Transfer)
 	}
-	return r.CheckGeometry(b.Disks)
+	if err := r.CheckGeometry(b.Disks); err != nil {
+		return err
+	}
+	return r.checkMarks(b)
 }
 
 // CheckGeometry refuses disks that are not the record's: SIZE_MISMATCH and SECTOR_SIZE_MISMATCH name both.
@@ -102,9 +113,10 @@ func (r *Record) CheckGeometry(disks []Geometry) error {
 }
 
 func (r *Record) sameTransfer(b Begin) error {
-	if r.Transfer.Kind != b.Kind || r.Transfer.Proof != b.Proof {
+	other := func(t TransferDisk) bool { return t.MarksOnly != b.marksOnly(t.ID) }
+	if r.Transfer.Kind != b.Kind || r.Transfer.Proof != b.Proof || slices.ContainsFunc(r.Transfer.Disks, other) {
 		return failure.New(failure.Precondition, failure.ReasonWrongState,
-			"transfer %s is open with another kind or proof algorithm", b.Transfer).
+			"transfer %s is open with another kind or proof algorithm, or compares other disks", b.Transfer).
 			Try("Abort it and begin another.")
 	}
 	return r.Transfer.usable()
@@ -132,7 +144,7 @@ func (r *Record) openTransfer(b Begin) error {
 	opened := &Transfer{ID: b.Transfer, Kind: b.Kind, Proof: b.Proof, StartTime: b.Time}
 	for i := range r.Disks {
 		d := &r.Disks[i]
-		opened.Disks = append(opened.Disks, TransferDisk{ID: d.ID})
+		opened.Disks = append(opened.Disks, TransferDisk{ID: d.ID, MarksOnly: b.marksOnly(d.ID)})
 		if b.Kind == replication.KindVerify && d.Base.Incomplete {
 			return failure.New(failure.Precondition, failure.ReasonWrongState,
 				"there is nothing to verify before the first copy has committed").On(r.VM, d.ID)
@@ -205,6 +217,7 @@ func (r *Record) RestartPass(transfer replication.ID, diskID string, session uin
 
 func (t *TransferDisk) restart() {
 	t.Segment, t.Chain, t.Proven, t.Root = 0, blockdiff.Hash{}, false, blockdiff.Hash{}
+	t.Shipment = Shipment{}
 }
 
 // SaveCursor says that the segments before segment are proven and durable, with chain over them. A cursor never

@@ -41,7 +41,8 @@ func preparedRecord(incomplete bool) Record {
 
 func begin(transfer replication.ID, kind replication.ResyncKind, restart bool) func(*Record) error {
 	return func(r *Record) error {
-		return r.Begin(Begin{Term: r.Term, Transfer: transfer, Kind: kind, Proof: blockdiff.BLAKE3, Disks: geometries(r), Restart: restart})
+		return r.Begin(Begin{Term: r.Term, Transfer: transfer, Kind: kind, Proof: blockdiff.BLAKE3, Disks: geometries(r),
+			Restart: restart, Lineage: r.Lineage, Cut: r.Cut, RecoveryPoints: r.RecoveryPoints})
 	}
 }
 
@@ -68,10 +69,13 @@ func attach(transfer replication.ID) func(*Record) error {
 	return func(r *Record) error { return r.AttachLayers(transfer) }
 }
 
-// proveAll takes a session on every disk and proves it to its end.
+// proveAll takes a session on every disk that is compared and proves it to its end.
 func proveAll(transfer replication.ID) func(*Record) error {
 	return func(r *Record) error {
 		for _, d := range r.Disks {
+			if r.Cursor(d.ID) != nil && r.Cursor(d.ID).MarksOnly {
+				continue
+			}
 			session := r.Cursor(d.ID).Session + 1
 			for _, err := range []error{
 				r.TakeSession(transfer, d.ID, session),
@@ -87,15 +91,20 @@ func proveAll(transfer replication.ID) func(*Record) error {
 	}
 }
 
+// commitOf commits with these ids; a delta ships the cut first and keeps the lineage.
 func commitOf(transfer replication.ID, lineage, cut string) func(*Record) error {
 	return func(r *Record) error {
+		if r.Transfer != nil && r.Transfer.Kind == replication.KindDelta {
+			if err := shipAll(transfer, id(cut), rootOfA)(r); err != nil {
+				return err
+			}
+			return r.commit(shippedCommit(r, transfer, id(cut)), allWritten(r))
+		}
 		c := Commit{Transfer: transfer, Term: r.Term, Lineage: id(lineage), Cut: id(cut), Time: time.Unix(1000, 0)}
-		s := settled{written: map[string]bool{}, stamps: map[string]disk.Stamp{}, provenRoot: "root"}
 		for _, d := range r.Disks {
 			c.Roots = append(c.Roots, Root{Disk: d.ID, Root: rootOfA})
-			s.written[d.ID], s.stamps[d.ID] = true, stampOfBase
 		}
-		return r.commit(c, s)
+		return r.commit(c, allWritten(r))
 	}
 }
 
@@ -318,7 +327,7 @@ func TestRandomHistoriesKeepTheInvariants(t *testing.T) {
 
 func randomStep(rng *rand.Rand) func(*Record) error {
 	transfer := id(fmt.Sprintf("%x", rng.IntN(16)))
-	kind := replication.ResyncKind(1 + rng.IntN(3))
+	kind := replication.ResyncKind(1 + rng.IntN(4))
 	steps := []func(*Record) error{
 		begin(transfer, kind, rng.IntN(2) == 0),
 		func(r *Record) error {
@@ -400,11 +409,11 @@ func TestARootThatDiffersIsRefused(t *testing.T) {
 	r := states(t)["proven"]
 	before := clone(r)
 	c := Commit{Transfer: transferA, Term: 3, Lineage: id("1"), Cut: id("2"),
-		Roots: []Root{{"root", rootOfA}, {"data", blockdiff.Hash{2}}}}
+		Roots: []Root{{Disk: "root", Root: rootOfA}, {Disk: "data", Root: blockdiff.Hash{2}}}}
 	if err := r.commit(c, settled{}); failure.Find(err).Reason != failure.ReasonProofFailed {
 		t.Errorf("commit answered %v", err)
 	}
-	c.Roots[1] = Root{"root", rootOfA}
+	c.Roots[1] = Root{Disk: "root", Root: rootOfA}
 	if err := r.commit(c, settled{}); failure.Find(err).Class != failure.Invalid {
 		t.Errorf("a commit that names a disk twice answered %v", err)
 	}

@@ -95,8 +95,8 @@ func newLife(r *durabletest.Recorder, k kind, seed uint64, points int) (*life, e
 		return nil, err
 	}
 	_, err = l.vm().Update(func(r *chain.Record) error {
-		r.RecoveryPoints = points
-		return nil
+		r.Lineage, r.Cut = cutOf(0), cutOf(0) // as if it had committed before
+		return r.SetPolicy(points)
 	})
 	l.mark(l.now)
 	return l, err

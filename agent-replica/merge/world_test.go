@@ -165,8 +165,12 @@ func (w *world) receive(rng *rand.Rand, transfer int, kind replication.ResyncKin
 	for _, id := range diskIDs {
 		b.Disks = append(b.Disks, w.geometry(id))
 	}
-	record, err := w.vm().Begin(b)
+	record, err := w.vm().Record()
 	if err != nil {
+		return nil, err
+	}
+	b.Lineage, b.Cut, b.RecoveryPoints = record.Lineage, record.Cut, record.RecoveryPoints
+	if record, err = w.vm().Begin(b); err != nil {
 		return nil, err
 	}
 	next := now.clone()
@@ -176,7 +180,12 @@ func (w *world) receive(rng *rand.Rand, transfer int, kind replication.ResyncKin
 			return nil, err
 		}
 		session := record.Cursor(id).Session + 1
-		take := func(r *chain.Record) error { return r.TakeSession(b.Transfer, id, session) }
+		take := func(r *chain.Record) error {
+			if kind == replication.KindDelta {
+				return r.BeginShipment(b.Transfer, id, session, cutOf(transfer))
+			}
+			return r.TakeSession(b.Transfer, id, session)
+		}
 		if _, err := w.vm().Update(take); err != nil {
 			return nil, err
 		}
@@ -190,7 +199,7 @@ func (w *world) receive(rng *rand.Rand, transfer int, kind replication.ResyncKin
 				}
 			}
 		}
-		if err := w.prove(opened, b.Transfer, id, session, next[id]); err != nil {
+		if err := w.prove(opened, transfer, id, session, next[id]); err != nil {
 			return nil, err
 		}
 	}
@@ -220,11 +229,15 @@ func writeSome(rng *rand.Rand, to disk.Disk, model []byte) error {
 	return err
 }
 
-func (w *world) prove(opened *chain.Open, transfer replication.ID, id string, session uint64, content []byte) error {
+func (w *world) prove(opened *chain.Open, n int, id string, session uint64, content []byte) error {
 	if err := opened.Top().Flush(); err != nil {
 		return err
 	}
+	transfer := newID(n)
 	save := func(r *chain.Record) error {
+		if r.Cursor(id).MarksOnly {
+			return r.FinishShipment(transfer, id, session, chain.Shipment{ID: cutOf(n), Root: rootOf(content)})
+		}
 		return errors.Join(
 			r.SaveCursor(transfer, id, session, 1, blockdiff.Hash{1}),
 			r.ProveDisk(transfer, id, session, rootOf(content)))
@@ -240,11 +253,20 @@ func rootOf(content []byte) blockdiff.Hash {
 }
 
 func (w *world) commit(transfer int, content models) error {
+	record, err := w.vm().Record()
+	if err != nil {
+		return err
+	}
 	c := chain.Commit{Transfer: newID(transfer), Term: 1, Lineage: newID(1000 + transfer), Cut: cutOf(transfer)}
 	for _, id := range diskIDs {
-		c.Roots = append(c.Roots, chain.Root{Disk: id, Root: rootOf(content[id])})
+		root := chain.Root{Disk: id, Root: rootOf(content[id])}
+		if t := record.Cursor(id); t != nil && t.MarksOnly {
+			root = chain.Root{Disk: id, Root: record.Disk(id).Root, Shipment: c.Cut, ShipmentRoot: root.Root}
+			c.Lineage = record.Lineage
+		}
+		c.Roots = append(c.Roots, root)
 	}
-	_, err := w.vm().Commit(c)
+	_, err = w.vm().Commit(c)
 	return err
 }
 

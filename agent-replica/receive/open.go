@@ -54,22 +54,10 @@ func (r *Receiver) Transfer(stream stream) error {
 // take makes one the disk's session: an older one is stopped and waited for before the record changes hands. The
 // caller has entered t.
 func (r *Receiver) take(ctx context.Context, t *transfer, open *vmreplicav1.TransferOpen, one *running) (*session, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	diskID, id := open.GetDisk(), replication.ID(open.GetTransfer())
-	t.mu.Lock()
-	older := t.sessions[diskID]
-	t.mu.Unlock()
-	superseded := failure.New(failure.Conflict, failure.ReasonStaleSession,
-		"session %d was superseded by session %d", olderNumber(older), one.number)
-	if older != nil && older.number < one.number {
-		older.stop(superseded)
-		<-older.done
-	}
-	record, err := t.vm.TakeSession(chain.Session{
-		Transfer: id, Disk: diskID, Number: one.number, Term: open.GetRelationship().GetTerm(), Restart: open.GetRestart(),
-		Time: time.Now().UTC(),
+	diskID := open.GetDisk()
+	record, err := t.takeSession(ctx, one, chain.Session{
+		Transfer: replication.ID(open.GetTransfer()), Disk: diskID, Number: one.number,
+		Term: open.GetRelationship().GetTerm(), Restart: open.GetRestart(), Time: time.Now().UTC(),
 	})
 	if err != nil {
 		return nil, err
@@ -80,10 +68,35 @@ func (r *Receiver) take(ctx context.Context, t *transfer, open *vmreplicav1.Tran
 	}
 	session.number = one.number
 	session.start(open.GetDigestCreditBytes())
-	t.mu.Lock()
-	t.sessions[diskID] = one
-	t.mu.Unlock()
+	t.join(diskID, one)
 	return session, nil
+}
+
+// join makes one the disk's running session.
+func (t *transfer) join(diskID string, one *running) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.sessions[diskID] = one
+}
+
+// takeSession gives the record's session of a disk to one, when an older one has ended.
+func (t *transfer) takeSession(ctx context.Context, one *running, asked chain.Session) (chain.Record, error) {
+	if err := ctx.Err(); err != nil {
+		return chain.Record{}, err
+	}
+	t.mu.Lock()
+	older := t.sessions[asked.Disk]
+	t.mu.Unlock()
+	superseded := failure.New(failure.Conflict, failure.ReasonStaleSession,
+		"session %d was superseded by session %d", olderNumber(older), one.number)
+	if older != nil && older.number < one.number {
+		older.stop(superseded)
+		<-older.done
+	}
+	if asked.Shipment != "" {
+		return t.vm.BeginShipment(asked)
+	}
+	return t.vm.TakeSession(asked)
 }
 
 func olderNumber(older *running) uint64 {

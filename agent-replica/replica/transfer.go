@@ -14,6 +14,7 @@ import (
 	"vmreplica/internal/api"
 	"vmreplica/internal/build"
 	"vmreplica/internal/failure"
+	"vmreplica/internal/replication"
 	vmreplicav1 "vmreplica/proto/vmreplica/v1"
 )
 
@@ -25,6 +26,7 @@ const protocolVersion = 1
 type Receiver interface {
 	BeginTransfer(context.Context, *vmreplicav1.BeginTransferRequest) (*vmreplicav1.BeginTransferResponse, error)
 	Transfer(grpc.BidiStreamingServer[vmreplicav1.TransferRequest, vmreplicav1.TransferResponse]) error
+	Ship(grpc.BidiStreamingServer[vmreplicav1.ShipRequest, vmreplicav1.ShipResponse]) error
 	CommitTransfer(context.Context, *vmreplicav1.CommitTransferRequest) (*vmreplicav1.CommitTransferResponse, error)
 	AbortTransfer(context.Context, *vmreplicav1.AbortTransferRequest) (*vmreplicav1.AbortTransferResponse, error)
 	// End stops a VM's streams and gives its disks back; Refuse tells its primary why; Close does so for all VMs, for
@@ -121,6 +123,9 @@ func (s *transferService) Reconcile(ctx context.Context, r *vmreplicav1.Reconcil
 		return nil, err
 	}
 	vm := s.registry.VM(r.GetRelationship().GetVm())
+	if err := setRecoveryPoints(vm, r); err != nil {
+		return nil, err
+	}
 	doubts, err := vm.Doubts()
 	if err != nil {
 		return nil, err
@@ -149,6 +154,22 @@ func (s *transferService) Reconcile(ctx context.Context, r *vmreplicav1.Reconcil
 		answer.Disks = append(answer.Disks, held)
 	}
 	return answer, nil
+}
+
+// setRecoveryPoints keeps how many recovery points the primary's operator wants, where the primary says so.
+func setRecoveryPoints(vm *chain.VM, r *vmreplicav1.ReconcileRequest) error {
+	if r.RecoveryPoints == nil {
+		return nil
+	}
+	wanted := int(r.GetRecoveryPoints())
+	if record, err := vm.Record(); err != nil || record.RecoveryPoints == wanted {
+		return err
+	}
+	if err := replication.CheckRecoveryPoints(wanted); err != nil {
+		return err
+	}
+	_, err := vm.Update(func(record *chain.Record) error { return record.SetPolicy(wanted) })
+	return err
 }
 
 // mergeProblem is what stands in the way of a VM's merges; nil when nothing does.
@@ -214,6 +235,11 @@ func (s *transferService) Transfer(
 	stream grpc.BidiStreamingServer[vmreplicav1.TransferRequest, vmreplicav1.TransferResponse],
 ) error {
 	return s.receiver.Transfer(stream)
+}
+
+// Ship is admitted by the receiver, at its first message.
+func (s *transferService) Ship(stream grpc.BidiStreamingServer[vmreplicav1.ShipRequest, vmreplicav1.ShipResponse]) error {
+	return s.receiver.Ship(stream)
 }
 
 // CommitTransfer admits and passes on.
