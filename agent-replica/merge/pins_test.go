@@ -134,6 +134,21 @@ func TestMergesWithinWhatIsReadGoOn(t *testing.T) {
 	}
 }
 
+// TestANameThatIsUsedAnewIsNotWhatWasRead: a layer that was merged within what is read gives its name to another.
+func TestANameThatIsUsedAnewIsNotWhatWasRead(t *testing.T) {
+	l := aLife(t, 0)
+	steps(t, l.delta, l.delta)
+	pin := pinned(t, l.world, "")
+	want := l.now
+	steps(t, l.recover)
+	l.transfer = 0
+	steps(t, l.delta, l.recover)
+	wantPinned(t, "under another layer of that name", pin, want)
+	if n := l.layers(t); n != 1 {
+		t.Errorf("%d layers wait for the reader", n)
+	}
+}
+
 // TestTheEndOfAReaderWakesTheMerger without any change of the record.
 func TestTheEndOfAReaderWakesTheMerger(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

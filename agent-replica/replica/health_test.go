@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"vmreplica/agent-replica/chain"
+	"vmreplica/agent-replica/merge"
 	"vmreplica/agent-replica/storage"
 	"vmreplica/internal/durable/durabletest"
 	"vmreplica/internal/event"
@@ -63,16 +64,28 @@ func TestAReplicaThatProtectsNothingYetWarns(t *testing.T) {
 	}
 }
 
+// heldRecord has that many layers that wait.
+func heldRecord(waiting int) chain.Record {
+	layers := make([]chain.Layer, waiting)
+	for i := range layers {
+		layers[i].State = chain.Committed
+	}
+	return chain.Record{Lineage: "l", Disks: []chain.Disk{{ID: "root", Layers: layers}}}
+}
+
 func TestATransferThatGoesOnOrWaitsWarns(t *testing.T) {
 	full := &fullness{disk: "root", message: "no room", since: time.Unix(1, 0)}
 	resync := &chain.Transfer{Kind: replication.KindResync}
+	reading := []chain.Reader{{Who: "an export for alice"}}
 	for name, c := range map[string]struct {
 		seen  observation
 		codes string
 	}{
-		"at rest":  {observation{record: chain.Record{Lineage: "l"}}, ""},
-		"a verify": {observation{record: chain.Record{Lineage: "l", Transfer: &chain.Transfer{Kind: replication.KindVerify}}}, ""},
-		"a resync": {observation{record: chain.Record{Lineage: "l", Transfer: resync}}, ReasonResyncRunning},
+		"held by a reader": {observation{record: heldRecord(2), readers: reading, merge: merge.Status{Held: true}}, ReasonBeingRead},
+		"read with room":   {observation{record: heldRecord(1), readers: reading, merge: merge.Status{Held: true}}, ""},
+		"at rest":          {observation{record: chain.Record{Lineage: "l"}}, ""},
+		"a verify":         {observation{record: chain.Record{Lineage: "l", Transfer: &chain.Transfer{Kind: replication.KindVerify}}}, ""},
+		"a resync":         {observation{record: chain.Record{Lineage: "l", Transfer: resync}}, ReasonResyncRunning},
 		"a resync without room": {observation{record: chain.Record{Lineage: "l", Transfer: resync}, full: full},
 			ReasonResyncRunning + " " + failure.ReasonStorageFull},
 	} {
