@@ -17,6 +17,9 @@ var ErrNotInEpoch = errors.New("range not in the epoch")
 // ErrRound is answered for acknowledging a round: only a cut is an instant of the machine.
 var ErrRound = errors.New("a round cannot be acknowledged")
 
+// ErrEpochOver is answered for acknowledging an epoch that has ended.
+var ErrEpochOver = errors.New("the epoch is over")
+
 // Range is [Offset, Offset+Length) of a disk, in bytes.
 type Range struct{ Offset, Length int64 }
 
@@ -116,8 +119,9 @@ func (e *Epoch) Broken() <-chan struct{} { return e.cut.broken }
 func (e *Epoch) Err() error { return e.cut.err() }
 
 // Ack says that the commit is acknowledged which holds this cut and everything that rounds sent before it: those marks
-// are forgotten. It is refused, and the Epoch stays open, for a round, a broken cut, one that is not wholly sent
-// (hrl.ErrPending), and where a log is lost.
+// are forgotten. It is refused, and the Epoch stays open, for a round and for a cut that is not wholly sent
+// (hrl.ErrPending, or ErrBroken where it never will be). One that was broken after it was sent was sent as it was. Where a
+// log is lost the Epoch ends as by Abort, and why is answered.
 func (e *Epoch) Ack() error {
 	g := e.group
 	g.mu.Lock()
@@ -125,18 +129,18 @@ func (e *Epoch) Ack() error {
 	if !e.frozen {
 		return ErrRound
 	}
-	if err := e.cut.err(); err != nil {
-		return err
-	}
-	if err := g.exact(); err != nil {
-		return err
+	if g.open != e {
+		return ErrEpochOver
 	}
 	for _, d := range g.disks {
 		if n := d.log.Load().EpochBytes(); n != 0 {
-			return fmt.Errorf("%w: %d bytes of disk %s were not sent", hrl.ErrPending, n, d.id)
+			return errors.Join(e.cut.err(), fmt.Errorf("%w: %d bytes of disk %s were not sent", hrl.ErrPending, n, d.id))
 		}
 	}
 	e.over()
+	if err := g.exact(); err != nil {
+		return errors.Join(err, g.each((*hrl.Log).Restore))
+	}
 	return g.each((*hrl.Log).Forget)
 }
 

@@ -83,6 +83,10 @@ func (g *Group) start(ctx context.Context, frozen bool) (*Epoch, error) {
 			return nil, errors.Join(err, e.End())
 		}
 	}
+	// What a write of before could not mark is not in the epoch.
+	if err := g.exact(); err != nil {
+		return nil, errors.Join(err, e.End())
+	}
 	if err := oracle.digest(e); err != nil {
 		return nil, errors.Join(err, e.End())
 	}
@@ -171,7 +175,8 @@ func (d *Disk) thaw() {
 
 // Begin makes tracking exact from now on for disks that a pass will compare whole, all when none is named: what was
 // marked before is forgotten, and where the log's file has failed a new one takes its place. The owner has made it
-// durable that their old baseline is void. The cuts are one instant.
+// durable that their old baseline is void. The cuts are one instant. What is lost while Begin waits stays lost: the Source
+// is not continuous then.
 func (g *Group) Begin(ctx context.Context, baseline replication.ID, disks ...*Disk) ([]Cut, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -183,7 +188,7 @@ func (g *Group) Begin(ctx context.Context, baseline replication.ID, disks ...*Di
 	}
 	var cuts []Cut
 	for _, d := range disks {
-		if err := d.renew(); err != nil {
+		if err := d.renew(baseline); err != nil {
 			return nil, err
 		}
 		cuts = append(cuts, Cut{ID: baseline, Since: baseline})
@@ -197,43 +202,50 @@ func (g *Group) Begin(ctx context.Context, baseline replication.ID, disks ...*Di
 				return nil, err
 			}
 		}
-		if err := d.begin(baseline); err != nil {
+		if err := d.noticed(d.log.Load().Discard()); err != nil {
 			return nil, err
 		}
 	}
 	return cuts, nil
 }
 
-// renew makes the log one that can begin: nothing in its epoch, and a file that works.
-func (d *Disk) renew() error {
+// renew makes the log exact from the baseline on, one whose file works, with nothing in its epoch. A loss from here on
+// counts: Begin flips after it.
+func (d *Disk) renew(baseline replication.ID) error {
 	log := d.log.Load()
-	if !log.InMemory() && log.Loss().Cause != hrl.WriteFailed && log.Restore() == nil {
-		return nil
+	begin := func() error { return d.noticed(log.Begin(baseline)) }
+	if log.InMemory() || log.Loss().Cause == hrl.WriteFailed || log.Restore() != nil {
+		begin = func() error { return d.replace(log, baseline) }
 	}
+	if err := begin(); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.refused = nil
+	return nil
+}
+
+// replace puts a new log that is exact from the baseline on in the place of one whose file failed.
+func (d *Disk) replace(failed *hrl.Log, baseline replication.ID) error {
 	known := d.known
-	known.Opened = max(known.Opened, log.Opened())
+	known.Opened = max(known.Opened, failed.Opened())
 	fresh, err := hrl.Replace(d.logs, d.name, known)
+	if err == nil {
+		if err = fresh.Begin(baseline); err != nil {
+			err = errors.Join(err, fresh.Abandon())
+		}
+	}
 	if err != nil {
 		return failure.New(failure.Precondition, failure.ReasonStorageFailed, "the log of the disk cannot be written: %w", err).
 			On("", d.id).Try("See that %s is writable and has room.", d.logs.Path("."))
 	}
 	d.mu.Lock()
-	d.failed = append(d.failed, log)
+	d.failed = append(d.failed, failed)
 	d.mu.Unlock()
 	d.gate.Lock()
 	defer d.gate.Unlock()
 	d.log.Store(fresh)
-	return nil
-}
-
-// begin makes the log exact since the flip before.
-func (d *Disk) begin(baseline replication.ID) error {
-	if err := d.log.Load().Begin(baseline); err != nil {
-		return d.noticed(err)
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.refused = nil
 	return nil
 }
 

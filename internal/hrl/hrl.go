@@ -4,7 +4,7 @@
 // Vocabulary. A mark is one bit. Live marks are set by writes, 4 KiB each. A flip makes them the epoch: what one
 // round or cut ships. Shipped marks move to sent, 64 KiB each, where the rounds and the cut of one transfer gather.
 // A mark becomes zero only when the commit that holds it is acknowledged (Forget), or when everything is compared
-// anyway (Begin); in every other case it returns to live (Restore). The baseline is the instant since which every
+// anyway (Discard); in every other case it returns to live (Restore). The baseline is the instant since which every
 // write is marked: a lineage, or the Begin of the resync that will make one. A log is exact while that holds and
 // lost when it does not; a lost log goes on marking, only its promise has lapsed.
 //

@@ -204,15 +204,23 @@ func (l *Log) EpochBytes() int64 { return l.epoch.Load().count.Load() * BlockSiz
 // SentBytes is how much was sent and is not acknowledged, in units of SentSize.
 func (l *Log) SentBytes() int64 { return l.sent.count.Load() * SentSize }
 
-// Begin makes the log exact from a new baseline: what is in the epoch and in sent is forgotten, because everything is
-// compared, and only what is live counts. The caller has flipped and waited for the writes of before. A failure of the
-// file is answered and makes the log lost.
+// Begin makes the log exact from a new baseline: every write from now on is marked, or makes it lost anew. The caller
+// then flips, waits for the writes of before, and calls Discard. A failure of the file is answered and makes the log lost.
 func (l *Log) Begin(baseline replication.ID) error {
-	err := l.changed(func(h *header) { h.Baseline, h.Lost = baseline, Loss{} })
-	if err != nil {
-		return err
+	l.mu.Lock()
+	err := l.change(func(h *header) { h.Baseline, h.Lost = baseline, Loss{} })
+	if err == nil {
+		l.lost.Store(nil)
 	}
-	l.lost.Store(nil)
+	l.mu.Unlock()
+	if err != nil {
+		return l.failed(err)
+	}
+	return nil
+}
+
+// Discard forgets what is in the epoch and in sent, because everything is compared, and only what is live counts.
+func (l *Log) Discard() error {
 	return l.guard(func() { l.epoch.Load().wipe(); l.sent.wipe() })
 }
 

@@ -139,10 +139,11 @@ func TestALogIsBornLostAndExactFromBegin(t *testing.T) {
 		t.Fatalf("a new log is %v", l.Loss())
 	}
 	must(t, l.Mark(0, 1))
-	must(t, l.Flip())
-	must(t, l.Mark(8192, 1))
 	begin := replication.NewID()
 	must(t, l.Begin(begin))
+	must(t, l.Flip())
+	must(t, l.Mark(8192, 1))
+	must(t, l.Discard())
 	if got := epochOf(t, l); l.Loss().Cause != hrl.None || l.Baseline() != begin || len(got) != 1 || got[0] != 2 {
 		t.Fatalf("%v since %s with %v", l.Loss(), l.Baseline(), got)
 	}
