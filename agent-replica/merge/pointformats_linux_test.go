@@ -4,12 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"testing"
 
-	"vmreplica/agent-replica/chain"
 	"vmreplica/internal/disk"
 	"vmreplica/internal/durable/durabletest"
 	"vmreplica/internal/replication"
@@ -24,14 +22,7 @@ type hostLife struct {
 func newHostLife(t *testing.T, k kind, device bool) *hostLife {
 	t.Helper()
 	h := newHost(t, k, device)
-	l := &life{world: h.world, r: durabletest.New(), rng: rand.New(rand.NewPCG(8, 15)), cuts: map[replication.ID]models{}}
-	var err error
-	l.now, err = h.adopt(l.rng)
-	check(t, err)
-	_, err = h.vm().Update(func(r *chain.Record) error {
-		r.RecoveryPoints = 3
-		return nil
-	})
+	l, err := begin(h.world, durabletest.New(), 8, 3)
 	check(t, err)
 	return &hostLife{l, h}
 }

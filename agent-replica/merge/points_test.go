@@ -89,7 +89,12 @@ func (l *life) resync() error { return l.commit(replication.KindResync) }
 
 // newLife is a VM that keeps that many points.
 func newLife(r *durabletest.Recorder, k kind, seed uint64, points int) (*life, error) {
-	l := &life{world: openWorld(r, k), r: r, rng: rand.New(rand.NewPCG(seed, 6)), cuts: map[replication.ID]models{}}
+	return begin(openWorld(r, k), r, seed, points)
+}
+
+// begin is the life of the VM of a world, marked in r.
+func begin(w *world, r *durabletest.Recorder, seed uint64, points int) (*life, error) {
+	l := &life{world: w, r: r, rng: rand.New(rand.NewPCG(seed, 6)), cuts: map[replication.ID]models{}}
 	var err error
 	if l.now, err = l.adopt(l.rng); err != nil {
 		return nil, err
