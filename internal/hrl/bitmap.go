@@ -26,6 +26,11 @@ func mask(word, first, end int64) uint64 {
 // that the summary does not lead to.
 func (b *bitmap) set(first, end int64) {
 	added := 0
+	defer func() {
+		if added > 0 { // also of a range that faults further on
+			b.count.Add(int64(added))
+		}
+	}()
 	for word := first / 64; word*64 < end; word++ {
 		if word%wordsPerPage == 0 || word == first/64 {
 			b.summarise(word / wordsPerPage)
@@ -34,9 +39,6 @@ func (b *bitmap) set(first, end int64) {
 		if atomic.LoadUint64(&b.words[word])&want != want {
 			added += bits.OnesCount64(want &^ atomic.OrUint64(&b.words[word], want))
 		}
-	}
-	if added > 0 {
-		b.count.Add(int64(added))
 	}
 }
 
@@ -65,13 +67,13 @@ func (b *bitmap) touch(first, end int64) {
 // clear clears [first, end).
 func (b *bitmap) clear(first, end int64) {
 	removed := 0
+	defer func() { b.count.Add(int64(-removed)) }()
 	for word := first / 64; word*64 < end; word++ {
 		want := mask(word, first, end)
 		if atomic.LoadUint64(&b.words[word])&want != 0 {
 			removed += bits.OnesCount64(atomic.AndUint64(&b.words[word], ^want) & want)
 		}
 	}
-	b.count.Add(int64(-removed))
 }
 
 // next is the first run of set bits in [from, end), at most longest of them; first is end when there is none.

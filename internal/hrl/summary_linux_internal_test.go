@@ -85,3 +85,22 @@ func TestTheSummaryIsWrittenBeforeTheBits(t *testing.T) {
 		check(t, unmap(page))
 	}
 }
+
+// A log that faulted is lost, and may be begun anew: what is set is counted then.
+func TestWhatIsSetBeforeAFaultIsCounted(t *testing.T) {
+	b := newBitmap(2 * bitsPerPage)
+	memory, err := unix.Mmap(-1, 0, 2*pageSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	check(t, err)
+	b.words = wordsOf(memory)
+	check(t, unix.Mprotect(memory[pageSize:], unix.PROT_READ))
+	if caught(func() { b.set(bitsPerPage-3, bitsPerPage+3) }) == nil || b.count.Load() != 3 {
+		t.Fatalf("%d bits are counted", b.count.Load())
+	}
+	check(t, unix.Mprotect(memory[pageSize:], unix.PROT_READ|unix.PROT_WRITE))
+	b.set(bitsPerPage, bitsPerPage+3)
+	check(t, unix.Mprotect(memory[pageSize:], unix.PROT_READ))
+	if caught(func() { b.clear(bitsPerPage-3, bitsPerPage+3) }) == nil || b.count.Load() != 3 {
+		t.Fatalf("%d bits are counted", b.count.Load())
+	}
+	check(t, unmap(memory))
+}
