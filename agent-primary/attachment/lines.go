@@ -92,17 +92,21 @@ func target(i int) string {
 
 func notes() []string {
 	return []string{
-		"These lines take the place of those that name the images: a machine that opens an image itself is not tracked, " +
-			"and the agent's locks refuse it while it has the image open.",
+		"Attach all disks of the machine that are replicated, each through the agent: a cut is one instant of all of them.",
+		"These lines take the place of those that name the images; in libvirt's XML take out each <disk> that has an image as " +
+			"its <source>. A machine that opens an image itself is not tracked, and the agent's locks refuse it while it has " +
+			"the image open.",
 		fmt.Sprintf("QEMU waits %d seconds for the agent when it starts. When the agent goes away, the machine's I/O waits %d "+
-			"seconds for its return; after that the machine is paused and loses nothing: continue it with the monitor's cont, "+
-			"or virsh resume.", openTimeout, reconnectDelay),
-		"The user that QEMU runs as must be one that the agent's socket lets in, and an AppArmor or SELinux policy of the " +
-			"host must let QEMU connect to the socket.",
+			"seconds for its return; after that werror=stop and rerror=stop pause the machine, which sees no I/O error and loses "+
+			"nothing: continue it with the monitor's cont, or virsh resume.", openTimeout, reconnectDelay),
+		"The user that QEMU runs as must be root, the agent's own or one given to the agent with --nbd-user: for libvirt on " +
+			"Debian that is --nbd-user libvirt-qemu. An AppArmor or SELinux policy of the host must let QEMU connect to the socket.",
 		"An external snapshot above one of these disks takes the machine's writes past the agent: they are neither tracked " +
 			"nor replicated until it is committed.",
 		"Of libvirt's two forms use one. libvirt 9.0, that of Debian 12, and older know no reconnect delay for NBD and need " +
 			"the arguments for QEMU. The disks of newer ones have no waiting for the first connection: start the agent before " +
 			"the machine, and give targets that no other disk of the machine has.",
+		"Under libvirt the disks in the arguments have no boot order, and a machine starts from them only when none of its " +
+			"other devices has one: take its <boot> elements out.",
 	}
 }

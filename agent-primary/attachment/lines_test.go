@@ -219,3 +219,12 @@ func TestWhatCannotBeWrittenIsRefused(t *testing.T) {
 		}
 	}
 }
+
+func TestNotesNameWhatTheOperatorDoes(t *testing.T) {
+	notes := strings.Join(render(t, hostile[0], "web01", disks()).Notes, "\n")
+	for _, named := range []string{"all disks", "take out each <disk>", "werror=stop", "virsh resume", "--nbd-user libvirt-qemu", "<boot>"} {
+		if !strings.Contains(notes, named) {
+			t.Errorf("no note names %q", named)
+		}
+	}
+}

@@ -75,7 +75,7 @@ type machine struct {
 func start(t *testing.T, arguments []string) machine {
 	t.Helper()
 	if _, err := exec.LookPath("qemu-system-x86_64"); err != nil {
-		t.Skip("qemu-system-x86_64 is not installed")
+		t.Fatalf("%v: make setup", err)
 	}
 	const base = "exec qemu-system-x86_64 -machine pc,accel=tcg -m 16 -nodefaults -no-user-config -display none -S -qmp stdio "
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
@@ -171,7 +171,7 @@ func TestQEMUTakesTheArguments(t *testing.T) {
 func TestNBDClientsTakeTheURI(t *testing.T) {
 	nbdinfo, err := exec.LookPath("nbdinfo")
 	if err != nil {
-		t.Skip("nbdinfo is not installed")
+		t.Fatalf("%v: make setup", err)
 	}
 	directory, err := os.MkdirTemp("", "it's +\"a\" %20&x=<>")
 	if err != nil {
