@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc"
 
 	"vmreplica/agent-primary/peer"
+	"vmreplica/agent-primary/qmp"
 	"vmreplica/agent-primary/relationship"
 	"vmreplica/agent-primary/resync"
 	"vmreplica/agent-primary/ship"
@@ -107,14 +108,18 @@ func (a *agent) open(config *Config) (err error) {
 	if a.logs, err = durable.OpenDir(filepath.Join(config.StateDir, logDir)); err != nil {
 		return err
 	}
-	if err := a.openRelationships(int64(config.CopyBeforeWriteMiB) << 20); err != nil {
+	monitors, err := qmp.Allow(config.QMPSockets)
+	if err != nil {
+		return err
+	}
+	if err := a.openRelationships(int64(config.CopyBeforeWriteMiB)<<20, monitors); err != nil {
 		return err
 	}
 	a.machines, err = a.openMachines(config)
 	return err
 }
 
-func (a *agent) openRelationships(copyBeforeWrite int64) (err error) {
+func (a *agent) openRelationships(copyBeforeWrite int64, monitors qmp.Allowed) (err error) {
 	way := transport.DialConfig{Credentials: a.credentials, Want: transport.RoleReplica}
 	a.peers = peer.Config{
 		Dial: func(address string) (*grpc.ClientConn, error) { return transport.Dial(address, way) },
@@ -134,6 +139,7 @@ func (a *agent) openRelationships(copyBeforeWrite int64) (err error) {
 		Limits: resync.DefaultLimits(), Slots: a.slots, Log: a.host.Log,
 		Ship: ship.CatchUp, ShipLimits: ship.DefaultLimits(), Logs: a.logs,
 		CopyBeforeWrite: tracking.NewBudget(copyBeforeWrite), DetachGrace: detachGrace,
+		Monitor: monitors.Snapshots,
 	})
 	if err != nil {
 		return err

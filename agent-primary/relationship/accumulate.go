@@ -26,7 +26,8 @@ func (o *owner) judgeMachine() {
 	if !open {
 		return
 	}
-	if accumulated := figures.Accumulated(); record.overLimit(accumulated) {
+	// What is sent and not acknowledged is on the replica, and counted in large units.
+	if accumulated := figures.Live + figures.Pending; record.overLimit(accumulated) {
 		o.require(func(r Record) (Record, []event.Event, error) { return r.accumulated(now(), accumulated) })
 	}
 }

@@ -45,6 +45,7 @@ func (w *worker) cycleInterrupted(ctx context.Context, cause error, _ time.Durat
 
 // attemptCycle is one attempt of a cycle.
 func (w *worker) attemptCycle(ctx context.Context) error {
+	w.askMonitor(ctx)
 	record := w.owner.record()
 	if record.Delta == nil && !w.owner.hasPending(record) {
 		return w.idleCycle(ctx)

@@ -20,18 +20,20 @@ func TestTheWordsAreDocumented(t *testing.T) {
 	want := []string{
 		relationship.CodeResyncRequired, relationship.CodeResyncRunning, relationship.CodeInitialPending,
 		relationship.CodeInitialRunning, relationship.CodeSuspended, relationship.CodeResyncFailed, relationship.CodeNotPrepared,
-		relationship.CodeWaiting, relationship.CodeVerifiedUntracked, relationship.CodeNotLookedAt,
+		relationship.CodeWaiting, relationship.CodeVerifiedUntracked, relationship.CodeNotLookedAt, relationship.CodeTracked,
+		relationship.CodeNotSynchronized, relationship.CodeCyclesMissed, relationship.CodeChurn, relationship.CodeHRLNearLimit,
+		relationship.CodeFailedOver, relationship.CodeExternalSnapshot, relationship.CodeMonitorUnknown,
 	}
-	for state := replication.ReadyForInitialReplication; state <= replication.Error; state++ {
+	for state := replication.ReadyForInitialReplication; state <= replication.FailedOver; state++ {
 		want = append(want, "| "+state.String()+" |")
 	}
-	for activity := replication.Idle; activity <= replication.Verifying; activity++ {
+	for activity := replication.Idle; activity <= replication.CatchingUp; activity++ {
 		want = append(want, activity.String())
 	}
-	for cause := replication.CauseImageModified; cause <= replication.CauseResyncCancelled; cause++ {
+	for cause := replication.CauseImageModified; cause <= replication.CauseTrackingLost; cause++ {
 		want = append(want, "| "+cause.String()+" |")
 	}
-	for state := replication.ResyncScheduled; state <= replication.ResyncFailed; state++ {
+	for state := replication.ResyncScheduled; state <= replication.ResyncCatchingUp; state++ {
 		want = append(want, state.String())
 	}
 	for _, word := range want {

@@ -51,6 +51,8 @@ type Live struct {
 	// MonitorTrouble is why it could not be asked.
 	Snapshots      map[string]string
 	MonitorTrouble *failure.Error
+	// monitorAsked is when it was last asked.
+	monitorAsked time.Time
 
 	// looked says that the images were looked at since the agent's start: by a check or a whole pass.
 	looked bool

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"vmreplica/agent-primary/qmp"
 	"vmreplica/agent-primary/resync"
 	"vmreplica/agent-primary/ship"
 	"vmreplica/agent-primary/tracking"
@@ -40,6 +41,8 @@ type Config struct {
 	Logs durable.Dir
 	// CopyBeforeWrite bounds the memory in which cuts are kept readable.
 	CopyBeforeWrite *tracking.Budget
+	// Monitor asks a machine's monitor at a socket what it does with exports: qmp.Allowed.Snapshots. nil asks none.
+	Monitor func(ctx context.Context, socket string, exports []string) ([]qmp.Found, error)
 	// DetachGrace is how long disks stay open that nobody uses.
 	DetachGrace time.Duration
 	Log         *slog.Logger
