@@ -255,7 +255,7 @@ func sumOf(content []byte) blockdiff.Hash {
 
 // ship stands for ship.CatchUp: one cut, its extents written into what was received.
 func (s *site) ship(ctx context.Context, _ ship.Peer, o ship.Options) (ship.Outcome, error) {
-	epoch, err := o.Group.Cut(ctx)
+	epoch, err := o.Group.Cut(ctx, o.Cut)
 	if err != nil {
 		return ship.Outcome{}, err
 	}

@@ -8,6 +8,7 @@ import (
 	"vmreplica/agent-primary/tracking"
 	"vmreplica/internal/failure"
 	"vmreplica/internal/hrl"
+	"vmreplica/internal/replication"
 )
 
 // holdUp holds up the changes of a disk's first block, which are told on begun, until it is closed; those of its second
@@ -75,7 +76,7 @@ func TestACutWhoseWritesLoseTrackingIsNone(t *testing.T) {
 	<-begun
 	cut := make(chan error, 1)
 	go func() {
-		_, err := r.group.Cut(t.Context())
+		_, err := r.group.Cut(t.Context(), replication.NewID())
 		cut <- err
 	}()
 	flipped(r)

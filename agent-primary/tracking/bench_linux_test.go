@@ -85,7 +85,7 @@ func TestACycleOnAnIdleDiskCostsNothing(t *testing.T) {
 	const cycles = 50
 	before := cpu(t)
 	for range cycles {
-		e, err := group.Cut(t.Context())
+		e, err := group.Cut(t.Context(), replication.NewID())
 		must(t, err)
 		for r, err := range e.Extents(0) {
 			must(t, err)
@@ -129,7 +129,7 @@ func TestACutHoldsWritesBriefly(t *testing.T) {
 		for written.Load() < 50*number {
 			runtime.Gosched()
 		}
-		e, err := group.Cut(t.Context())
+		e, err := group.Cut(t.Context(), replication.NewID())
 		must(t, err)
 		held = append(held, group.Figures().Held)
 		for i := range disks {

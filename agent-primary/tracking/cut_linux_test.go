@@ -12,6 +12,7 @@ import (
 
 	"vmreplica/agent-primary/tracking"
 	"vmreplica/internal/hrl"
+	"vmreplica/internal/replication"
 )
 
 // shipAll sends everything of an epoch to the replicas.
@@ -139,7 +140,7 @@ func TestACancelledCutLosesNothing(t *testing.T) {
 	<-h.entered
 	ctx, cancel := context.WithCancel(t.Context())
 	failed := make(chan error)
-	go func() { _, err := r.group.Cut(ctx); failed <- err }()
+	go func() { _, err := r.group.Cut(ctx, replication.NewID()); failed <- err }()
 	for r.group.Figures().Pending == 0 {
 	}
 	cancel()

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"time"
 
 	"vmreplica/internal/disk"
 	"vmreplica/internal/fault"
@@ -26,8 +27,10 @@ type Range struct{ Offset, Length int64 }
 // Epoch is what a cut or a round ships, of all disks of a group. It is ended once, by Ack, Abort or End; the other
 // methods may be called concurrently before. Disks are counted as in the group.
 type Epoch struct {
-	// ID is the cut's name.
+	// ID is the name of the cut, or of the round.
 	ID replication.ID
+	// Time is the instant of a cut, by this host's clock.
+	Time time.Time
 
 	group   *Group
 	frozen  bool
@@ -36,10 +39,10 @@ type Epoch struct {
 }
 
 // longestRun bounds one range of Extents.
-const longestRun = 16 << 20
+const longestRun = 1 << 20
 
-// Extents yields what of a disk is in the epoch and not sent, in order, ranges of at most 16 MiB. It may run beside
-// Sent, and what is sent meanwhile may or may not be yielded.
+// Extents yields what of a disk is in the epoch and not sent, in order, ranges of at most 1 MiB. It may run beside
+// Sent: what is sent before a range is asked for is not yielded.
 func (e *Epoch) Extents(index int) iter.Seq2[Range, error] {
 	return func(yield func(Range, error) bool) {
 		d := e.group.disks[index]
@@ -112,6 +115,9 @@ func (e *Epoch) Sent(index int, off, n int64) error {
 	return d.noticed(d.log.Load().Sent(off, n))
 }
 
+// Frozen says whether it is a cut's.
+func (e *Epoch) Frozen() bool { return e.frozen }
+
 // Broken is closed when the cut can no longer be kept. A round never breaks.
 func (e *Epoch) Broken() <-chan struct{} { return e.cut.broken }
 
@@ -138,7 +144,7 @@ func (e *Epoch) Ack() error {
 		}
 	}
 	e.over()
-	if err := g.exact(); err != nil {
+	if err := g.Exact(); err != nil {
 		return errors.Join(err, g.each((*hrl.Log).Restore))
 	}
 	return g.each((*hrl.Log).Forget)

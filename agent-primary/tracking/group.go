@@ -62,19 +62,23 @@ func (g *Group) Figures() Figures {
 	return f
 }
 
-// Cut freezes all disks at one instant. It waits for the writes that were admitted before, which no later write does
-// unless it meets one of them in a frozen block; ctx ends that wait. The Epoch holds what changed since the last that
-// was acknowledged, less what rounds sent since. Failures: TRACKING_LOST where a disk's log is not exact.
-func (g *Group) Cut(ctx context.Context) (*Epoch, error) { return g.start(ctx, true) }
+// Cut freezes all disks at one instant, which id names. It waits for the writes that were admitted before, which no later
+// write does unless it meets one of them in a frozen block; ctx ends that wait. The Epoch holds what changed since the
+// last that was acknowledged, less what rounds sent since. Failures: TRACKING_LOST where a disk's log is not exact.
+func (g *Group) Cut(ctx context.Context, id replication.ID) (*Epoch, error) {
+	return g.start(ctx, id, true)
+}
 
 // Round takes what is marked without freezing it: its content is read from the running disks, and what is written
 // meanwhile is marked anew. It waits as Cut does.
-func (g *Group) Round(ctx context.Context) (*Epoch, error) { return g.start(ctx, false) }
+func (g *Group) Round(ctx context.Context) (*Epoch, error) {
+	return g.start(ctx, replication.NewID(), false)
+}
 
-func (g *Group) start(ctx context.Context, frozen bool) (*Epoch, error) {
+func (g *Group) start(ctx context.Context, id replication.ID, frozen bool) (*Epoch, error) {
 	oracle.hold(frozen)
 	defer oracle.release(frozen)
-	e, err := g.flip(frozen)
+	e, err := g.flip(id, frozen)
 	if err != nil {
 		return nil, err
 	}
@@ -84,7 +88,7 @@ func (g *Group) start(ctx context.Context, frozen bool) (*Epoch, error) {
 		}
 	}
 	// What a write of before could not mark is not in the epoch.
-	if err := g.exact(); err != nil {
+	if err := g.Exact(); err != nil {
 		return nil, errors.Join(err, e.End())
 	}
 	if err := oracle.digest(e); err != nil {
@@ -94,16 +98,16 @@ func (g *Group) start(ctx context.Context, frozen bool) (*Epoch, error) {
 }
 
 // flip makes the live marks of all disks an epoch, at one instant.
-func (g *Group) flip(frozen bool) (*Epoch, error) {
+func (g *Group) flip(id replication.ID, frozen bool) (*Epoch, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.open != nil {
 		return nil, ErrEpochOpen
 	}
-	if err := g.exact(); err != nil {
+	if err := g.Exact(); err != nil {
 		return nil, err
 	}
-	e := &Epoch{ID: replication.NewID(), group: g, frozen: frozen, cut: breakable{broken: make(chan struct{})}}
+	e := &Epoch{ID: id, group: g, frozen: frozen, cut: breakable{broken: make(chan struct{})}}
 	for _, d := range g.disks {
 		if err := d.noticed(d.log.Load().ReturnEpoch()); err != nil {
 			return nil, err
@@ -113,12 +117,13 @@ func (g *Group) flip(frozen bool) (*Epoch, error) {
 	if err := g.turn(g.disks, func(i int) *freeze { return e.freezes[i] }); err != nil {
 		return nil, err
 	}
+	e.Time = time.Now().UTC().Round(0)
 	g.open = e
 	return e, nil
 }
 
-// exact is nil when every disk's log is.
-func (g *Group) exact() error {
+// Exact is nil while every disk's log knows all writes since its baseline; else TRACKING_LOST.
+func (g *Group) Exact() error {
 	for _, d := range g.disks {
 		if loss := d.Loss(); loss.Cause != hrl.None {
 			return failure.New(failure.Precondition, failure.ReasonTrackingLost, "tracking is %s", loss).On("", d.id).

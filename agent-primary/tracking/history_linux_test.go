@@ -13,6 +13,7 @@ import (
 	"vmreplica/agent-primary/tracking"
 	"vmreplica/internal/durable"
 	"vmreplica/internal/hrl"
+	"vmreplica/internal/replication"
 )
 
 // marksOf are the blocks that a log holds, looked at in a copy.
@@ -159,7 +160,7 @@ func (h *history) start() (err error) {
 		return err
 	}
 	h.atCut = bytes.Clone(h.model)
-	h.epoch, err = h.group.Cut(context.Background())
+	h.epoch, err = h.group.Cut(context.Background(), replication.NewID())
 	return err
 }
 

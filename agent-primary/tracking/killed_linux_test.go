@@ -113,7 +113,7 @@ func scribble(d *tracking.Disk) error {
 // replicate ships epochs until it is killed, and says when one was acknowledged.
 func replicate(g *tracking.Group, replica disk.Disk) error {
 	for number := 0; ; number++ {
-		start := g.Cut
+		start := func(ctx context.Context) (*tracking.Epoch, error) { return g.Cut(ctx, replication.NewID()) }
 		if number%3 == 0 {
 			start = g.Round
 		}

@@ -10,6 +10,7 @@ import (
 	"vmreplica/internal/durable"
 	"vmreplica/internal/failure"
 	"vmreplica/internal/hrl"
+	"vmreplica/internal/replication"
 )
 
 // sealed is a directory in which nothing can be removed, nor synced.
@@ -52,7 +53,7 @@ func TestAVanishedLogIsLostBeforeTheWriteIsAnswered(t *testing.T) {
 	if len(r.losses) != told+1 {
 		t.Errorf("the owner was told %d times", len(r.losses)-told)
 	}
-	if _, err := r.group.Cut(t.Context()); failure.Find(err).Reason != failure.ReasonTrackingLost {
+	if _, err := r.group.Cut(t.Context(), replication.NewID()); failure.Find(err).Reason != failure.ReasonTrackingLost {
 		t.Errorf("a cut of a lost disk: %v", err)
 	}
 	r.kill()

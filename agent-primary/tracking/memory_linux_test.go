@@ -182,7 +182,7 @@ func (r *rig) marks(i int) map[int64]bool {
 // cut is a cut, or the end of the test.
 func (r *rig) cut() *tracking.Epoch {
 	r.t.Helper()
-	e, err := r.group.Cut(r.t.Context())
+	e, err := r.group.Cut(r.t.Context(), replication.NewID())
 	must(r.t, err)
 	return e
 }

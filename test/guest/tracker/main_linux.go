@@ -226,7 +226,7 @@ func (t *tracker) round(ctx context.Context) (replication.ID, error) {
 
 // cut ships a cut after what was received before it, and commits both or loses them.
 func (t *tracker) cut(ctx context.Context, received []piece, commit bool) (replication.ID, error) {
-	e, err := t.group.Cut(ctx)
+	e, err := t.group.Cut(ctx, replication.NewID())
 	if err != nil {
 		return "", err
 	}
