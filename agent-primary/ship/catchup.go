@@ -3,6 +3,7 @@ package ship
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -16,15 +17,16 @@ import (
 // Options say what is shipped.
 type Options struct {
 	Transfer replication.ID
-	// Cut is the cut's id, and names its shipments. The caller has recorded it.
+	// Cut is the cut's id, and names its shipments. The caller has recorded it. A cut that breaks is tried again under
+	// the same name.
 	Cut   replication.ID
 	Proof blockdiff.Algorithm
 	Group *tracking.Group
-	// Disks are the group's, in its order.
+	// Disks are the group's, all of them, in its order.
 	Disks    []Disk
 	Limits   Limits
 	Progress *Progress
-	// Churn is told when rounds do not shrink what is dirty; it may be nil.
+	// Churn is told when a round does not shrink what is dirty; it may be nil.
 	Churn func(Churn)
 }
 
@@ -58,31 +60,20 @@ type DiskOutcome struct {
 const stuckRounds = 3
 
 // CatchUp ships rounds until what is dirty fits into copy-before-write, and then a cut over all disks. On an error
-// everything that was sent is marked again. Failures: those of the Peer, TRACKING_LOST, PROOF_FAILED.
+// everything that was sent is marked again. Failures: those of the Peer, TRACKING_LOST, PROOF_FAILED,
+// IMAGE_UNREADABLE; tracking.ErrEpochOpen when somebody else ships the group's disks.
 func CatchUp(ctx context.Context, peer Peer, o Options) (Outcome, error) {
-	c := &catchUp{Options: o, peer: peer, sessions: make([]uint64, len(o.Disks)), outcome: make([]DiskOutcome, len(o.Disks))}
-	for i, disk := range o.Disks {
-		c.sessions[i], c.outcome[i].ID = disk.Session, disk.ID
+	c, err := newCatchUp(peer, o)
+	if err != nil {
+		return Outcome{}, err
 	}
-	for stuck := 0; ; {
-		figures := o.Group.Figures()
-		dirty := figures.Live + figures.Pending
-		o.Progress.rounds.Add(1)
-		o.Progress.dirty.Store(dirty)
-		frozen := dirty <= figures.Budget || stuck >= stuckRounds
-		began, before := time.Now(), o.Progress.sent.Load()
-		epoch, cutTime, err := c.one(ctx, frozen)
-		switch {
-		case err != nil:
+	for {
+		epoch, err := c.next(ctx)
+		if err != nil {
 			return Outcome{}, err
-		case epoch != nil:
-			return Outcome{Epoch: epoch, CutTime: cutTime, Rounds: int(o.Progress.rounds.Load()), Disks: c.outcome}, nil
 		}
-		if left := o.Group.Figures().Live; left < dirty {
-			stuck = 0
-		} else {
-			stuck++
-			c.tellChurn(left, o.Progress.sent.Load()-before, time.Since(began))
+		if epoch != nil {
+			return Outcome{Epoch: epoch, CutTime: epoch.Time, Rounds: c.rounds, Disks: c.outcome}, nil
 		}
 	}
 }
@@ -90,53 +81,120 @@ func CatchUp(ctx context.Context, peer Peer, o Options) (Outcome, error) {
 // catchUp is one CatchUp.
 type catchUp struct {
 	Options
-	peer     Peer
+	peer       Peer
+	prover     *blockdiff.Prover
+	encoder    *blockdiff.Encoder
+	geometries []blockdiff.Geometry
+	// payloads are buffers of frames that were sent, *[]byte.
+	payloads sync.Pool
+
 	sessions []uint64
 	outcome  []DiskOutcome
+	rounds   int
+	// least is the smallest that was dirty after a round, and stuck how many rounds in a row did not fall below it.
+	least int64
+	stuck int
+	// broke says that the last cut did; a round follows.
+	broke bool
 }
 
-// one ships one round or cut. The epoch is nil unless a cut was wholly sent.
-func (c *catchUp) one(ctx context.Context, frozen bool) (*tracking.Epoch, time.Time, error) {
-	start, shipment := c.Group.Round, replication.NewID()
-	if frozen {
-		start, shipment = c.Group.Cut, c.Cut
-	}
-	epoch, err := start(ctx)
+func newCatchUp(peer Peer, o Options) (*catchUp, error) {
+	prover, err := blockdiff.NewProver(o.Proof)
 	if err != nil {
-		return nil, time.Time{}, err
+		return nil, failure.New(failure.Unsupported, failure.ReasonUnsupported, "%w", err)
 	}
-	cutTime := time.Now().UTC().Round(0)
-	err = c.shipAll(ctx, epoch, shipment)
-	switch {
-	case err == nil && frozen:
-		return epoch, cutTime, nil
-	case err == nil || errors.Is(err, tracking.ErrBroken) && ctx.Err() == nil:
-		return nil, time.Time{}, epoch.End()
-	default:
-		return nil, time.Time{}, errors.Join(err, epoch.Abort())
+	c := &catchUp{
+		Options: o, peer: peer, prover: prover, encoder: blockdiff.NewEncoder(),
+		sessions: make([]uint64, len(o.Disks)), outcome: make([]DiskOutcome, len(o.Disks)),
 	}
+	for i, disk := range o.Disks {
+		geometry, err := blockdiff.NewGeometry(o.Group.Size(i))
+		if err != nil {
+			return nil, failure.New(failure.Invalid, failure.ReasonSizeMismatch, "%w", err).On("", disk.ID)
+		}
+		c.geometries = append(c.geometries, geometry)
+		c.sessions[i], c.outcome[i].ID = disk.Session, disk.ID
+	}
+	c.least = c.dirty()
+	return c, nil
 }
 
-// shipAll ships every disk's part at once, also where there is none: all disks have the cut then.
-func (c *catchUp) shipAll(ctx context.Context, epoch *tracking.Epoch, shipment replication.ID) error {
+// dirty is what is marked and not sent, in bytes.
+func (c *catchUp) dirty() int64 {
+	figures := c.Group.Figures()
+	return figures.Live + figures.Pending
+}
+
+// next ships one round, or the cut. The epoch is nil unless it is that of a cut that was wholly sent.
+func (c *catchUp) next(ctx context.Context) (*tracking.Epoch, error) {
+	dirty := c.dirty()
+	fits := dirty <= c.Group.Figures().Budget
+	epoch, err := c.begin(ctx, !c.broke && (fits || c.stuck >= stuckRounds))
+	if err != nil {
+		return nil, err
+	}
+	c.rounds++
+	c.Progress.begin(dirty)
+	began := time.Now()
+	err = c.shipAll(ctx, epoch)
+	if lost := c.Group.Exact(); lost != nil {
+		err = errors.Join(lost, err)
+	}
+	switch {
+	case err != nil:
+		return nil, errors.Join(err, epoch.Abort())
+	case epoch.Frozen() && c.Group.Figures().Pending == 0:
+		return epoch, nil
+	}
+	c.broke = epoch.Frozen()
+	if err := epoch.End(); err != nil {
+		return nil, errors.Join(err, c.Group.Restore())
+	}
+	c.judge(dirty, time.Since(began))
+	return nil, nil
+}
+
+// begin begins the cut, or a round.
+func (c *catchUp) begin(ctx context.Context, cut bool) (epoch *tracking.Epoch, err error) {
+	if cut {
+		epoch, err = c.Group.Cut(ctx, c.Cut)
+	} else {
+		epoch, err = c.Group.Round(ctx)
+	}
+	if err == nil || errors.Is(err, tracking.ErrEpochOpen) {
+		return epoch, err
+	}
+	return nil, errors.Join(err, c.Group.Restore())
+}
+
+// shipAll ships every disk's part at once, also where there is none: all disks have the cut then. Of a cut that breaks
+// nothing more is read, but what was read of it is sent to its end, so that it is proven and durable.
+func (c *catchUp) shipAll(ctx context.Context, epoch *tracking.Epoch) error {
 	group, ctx := errgroup.WithContext(ctx)
 	for i, disk := range c.Disks {
 		group.Go(func() error {
 			c.sessions[i]++
-			open := Open{Transfer: c.Transfer, Disk: disk.ID, Session: c.sessions[i], Shipment: shipment}
-			root, sent, err := c.shipDisk(ctx, epoch, i, open)
+			root, err := c.shipDisk(ctx, epoch, i)
 			c.outcome[i].Root = root
-			c.outcome[i].Bytes += sent
 			return failure.Locate(err, "", disk.ID)
 		})
 	}
 	return group.Wait()
 }
 
-// tellChurn tells how fast the machine has written while so much was sent.
-func (c *catchUp) tellChurn(written, sent int64, took time.Duration) {
-	if c.Churn != nil && took > 0 {
-		perSecond := func(bytes int64) int64 { return int64(float64(bytes) / took.Seconds()) }
-		c.Churn(Churn{DirtyBytesPerSecond: perSecond(written), ShippedBytesPerSecond: perSecond(sent)})
+// judge notes whether what is dirty shrank, and tells how fast the machine wrote meanwhile where it did not.
+func (c *catchUp) judge(before int64, took time.Duration) {
+	left := c.dirty()
+	if left < c.least {
+		c.least, c.stuck = left, 0
+		return
 	}
+	c.stuck++
+	if c.Churn == nil {
+		return
+	}
+	sent := c.Progress.present.Load()
+	written := max(0, left-max(0, before-sent))
+	perSecond := func(bytes int64) int64 { return int64(float64(bytes) / max(took, time.Millisecond).Seconds()) }
+	c.Churn(Churn{DirtyBytesPerSecond: perSecond(written), ShippedBytesPerSecond: perSecond(sent)})
 }

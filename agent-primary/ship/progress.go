@@ -19,20 +19,35 @@ func DefaultLimits() Limits {
 }
 
 // Progress counts what is sent. It may be read at any time.
-type Progress struct{ sent, wire, rounds, dirty atomic.Int64 }
+type Progress struct{ sent, wire, rounds, dirty, present atomic.Int64 }
 
 // Figures are a Progress at one moment.
 type Figures struct {
 	// SentBytes is content that the replica has acknowledged, before compression; WireBytes what crossed the wire.
 	SentBytes, WireBytes int64
-	// Rounds were begun, the cut included, and DirtyBytes were to be sent when the present one was.
-	Rounds     int
-	DirtyBytes int64
+	// Rounds were begun, the cut included.
+	Rounds int
+	// DirtyBytes were to be sent when the present round was begun, and PresentBytes of it were.
+	DirtyBytes, PresentBytes int64
 }
 
 // Figures reads the progress.
 func (p *Progress) Figures() Figures {
 	return Figures{
-		SentBytes: p.sent.Load(), WireBytes: p.wire.Load(), Rounds: int(p.rounds.Load()), DirtyBytes: p.dirty.Load(),
+		SentBytes: p.sent.Load(), WireBytes: p.wire.Load(), Rounds: int(p.rounds.Load()),
+		DirtyBytes: p.dirty.Load(), PresentBytes: p.present.Load(),
 	}
+}
+
+// begin begins a round.
+func (p *Progress) begin(dirty int64) {
+	p.rounds.Add(1)
+	p.dirty.Store(dirty)
+	p.present.Store(0)
+}
+
+// reach counts content as acknowledged.
+func (p *Progress) reach(bytes int64) {
+	p.sent.Add(bytes)
+	p.present.Add(bytes)
 }
