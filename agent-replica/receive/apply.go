@@ -2,15 +2,12 @@ package receive
 
 import (
 	"context"
-	"errors"
 	"maps"
 	"slices"
 
 	"google.golang.org/protobuf/proto"
 
-	"vmreplica/agent-replica/storage"
 	"vmreplica/blockdiff"
-	"vmreplica/internal/failure"
 	vmreplicav1 "vmreplica/proto/vmreplica/v1"
 )
 
@@ -58,11 +55,8 @@ func (s *session) applyFrame(message *vmreplicav1.Frame) error {
 	})
 	// After the writes: a flush that began before them does not count for them.
 	s.written.Store(true)
-	if errors.Is(err, blockdiff.ErrFrame) {
-		err = failure.New(failure.Corrupt, failure.ReasonProtocol, "frame %d: %w", message.GetSequence(), err)
-	}
 	if err != nil {
-		return err
+		return undecodable(err, message.GetSequence())
 	}
 	for _, block := range slices.Sorted(maps.Keys(touched)) {
 		if err := s.rehash(block); err != nil {
@@ -84,8 +78,8 @@ func frameOf(message *vmreplicav1.Frame) blockdiff.Frame {
 
 // applyData writes content. Blocks that it covers whole are hashed from it, the others afterwards.
 func (s *session) applyData(extent blockdiff.Extent, data []byte, touched map[int64]bool) error {
-	if _, err := s.target.WriteAt(data, extent.Offset); err != nil {
-		return storage.Failure(err)
+	if err := s.write(extent, data); err != nil {
+		return err
 	}
 	for block := extent.Offset / blockdiff.BlockSize; block*blockdiff.BlockSize < extent.End(); block++ {
 		offset, length := s.geometry.BlockRange(block)
@@ -103,12 +97,8 @@ func (s *session) applyData(extent blockdiff.Extent, data []byte, touched map[in
 
 // applyZeros makes a range zeros. Blocks that it covers whole need no hashing.
 func (s *session) applyZeros(extent blockdiff.Extent, touched map[int64]bool) error {
-	write := s.target.Zero
-	if extent.Kind == blockdiff.ExtentUnmapped {
-		write = s.target.Unmap
-	}
-	if err := write(extent.Offset, extent.Length); err != nil {
-		return storage.Failure(err)
+	if err := s.write(extent, nil); err != nil {
+		return err
 	}
 	first := (extent.Offset + blockdiff.BlockSize - 1) / blockdiff.BlockSize
 	end := extent.End() / blockdiff.BlockSize

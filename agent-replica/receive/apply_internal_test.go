@@ -29,8 +29,12 @@ func TestAWriteBesideAFlushIsNotFlushed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &session{kind: replication.KindResync, geometry: geometry, prover: prover, decoder: blockdiff.NewDecoder(),
-		segments: newSegments(geometry, prover, 1, 0, blockdiff.Hash{})}
+	s := &session{
+		part: &part{
+			kind: replication.KindResync, geometry: geometry, prover: prover, decoder: blockdiff.NewDecoder(),
+		},
+		segments: newSegments(geometry, prover, 1, 0, blockdiff.Hash{}),
+	}
 	s.target = overtaken{flush: s.flush}
 	if err := s.segments.digest(t.Context(), geometry.Blocks(), nil); err != nil {
 		t.Fatal(err)

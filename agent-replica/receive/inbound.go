@@ -75,16 +75,24 @@ func (s *session) receiveFrame(request *vmreplicav1.TransferRequest) error {
 	if s.verifying() {
 		return protocol("a frame in a verify, which writes nothing")
 	}
-	frame := frameOf(request.GetFrame())
+	if err := s.admit(request.GetFrame()); err != nil {
+		return err
+	}
+	return offer(s.inbound, request)
+}
+
+// admit takes a frame's credit, and refuses one that is larger than it may be or for which there is no credit.
+func (p *part) admit(message *vmreplicav1.Frame) error {
+	frame := frameOf(message)
 	if len(frame.Payload) > int(frame.PlaintextBytes) || len(frame.Extents) > maxExtentsBytes {
 		return protocol("a frame of %d bytes has %d bytes of payload and %d of extents", frame.PlaintextBytes,
 			len(frame.Payload), len(frame.Extents))
 	}
 	cost := frame.CreditBytes()
-	if underWay := s.framing.Add(cost); underWay > cost && underWay > s.limits.FrameCreditBytes {
-		return protocol("%d bytes of frames are under way; the credit is %d", underWay, s.limits.FrameCreditBytes)
+	if underWay := p.framing.Add(cost); underWay > cost && underWay > p.limits.FrameCreditBytes {
+		return protocol("%d bytes of frames are under way; the credit is %d", underWay, p.limits.FrameCreditBytes)
 	}
-	return offer(s.inbound, request)
+	return nil
 }
 
 // receiveRefine checks that the blocks are digested and not proven.

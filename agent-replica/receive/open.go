@@ -5,13 +5,12 @@ import (
 	"time"
 
 	"vmreplica/agent-replica/chain"
-	"vmreplica/blockdiff"
 	"vmreplica/internal/failure"
 	"vmreplica/internal/replication"
 	vmreplicav1 "vmreplica/proto/vmreplica/v1"
 )
 
-// Transfer serves one disk's stream. Its first message names and admits it.
+// Transfer serves the pass over one disk. Its first message names and admits it.
 func (r *Receiver) Transfer(stream stream) error {
 	first, err := stream.Recv()
 	if err != nil {
@@ -21,71 +20,77 @@ func (r *Receiver) Transfer(stream stream) error {
 	if open == nil {
 		return protocol("the first message is no open")
 	}
-	named := open.GetRelationship()
-	if _, err := r.Gate.Admit(stream.Context(), named); err != nil {
+	asked := opening{
+		named: open.GetRelationship(), take: (*chain.VM).TakeSession,
+		session: chain.Session{
+			Transfer: replication.ID(open.GetTransfer()), Disk: open.GetDisk(), Number: open.GetSession(), Restart: open.GetRestart(),
+		},
+		start: func(p *part, cursor chain.TransferDisk) worker {
+			s := &session{part: p, stream: stream, cursor: cursor}
+			s.start(open.GetDigestCreditBytes())
+			return s
+		},
+	}
+	return r.serve(stream.Context(), asked)
+}
+
+// opening is what a stream's first message asks for.
+type opening struct {
+	named   *vmreplicav1.Relationship
+	session chain.Session
+	// take makes the session the disk's only one in the record.
+	take func(*chain.VM, chain.Session) (chain.Record, error)
+	// start is what works on the disk then.
+	start func(*part, chain.TransferDisk) worker
+}
+
+// worker serves a stream whose session is taken, until it has finished or ctx ends. When run returns nothing touches the
+// disk any more; what waits in the stream's own calls ends with them.
+type worker interface {
+	run(ctx context.Context) error
+}
+
+// serve admits a stream, takes its session and works on its disk.
+func (r *Receiver) serve(ctx context.Context, asked opening) error {
+	vmName, diskID := asked.named.GetVm(), asked.session.Disk
+	if _, err := r.Gate.Admit(ctx, asked.named); err != nil {
 		return err
 	}
-	t, err := r.enter(named.GetVm())
+	t, err := r.enter(vmName)
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancelCause(stream.Context())
+	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	one := &running{number: open.GetSession(), stop: cancel, done: make(chan struct{})}
-	session, err := r.take(ctx, t, open, one)
+	one := &running{number: asked.session.Number, stop: cancel, done: make(chan struct{})}
+	part, work, err := r.take(ctx, t, asked, one)
 	t.changing.Unlock()
 	if err != nil {
-		return failure.Locate(err, named.GetVm(), open.GetDisk())
+		return failure.Locate(err, vmName, diskID)
 	}
-	session.stream = stream
-	if err = session.run(ctx); err != nil {
-		err = session.failTransfer(err)
+	if err = work.run(ctx); err != nil {
+		err = part.failTransfer(err)
 	}
-	t.leave(open.GetDisk(), one)
-	if err != nil && (session.spoiled.Load() || failure.Find(err).Reason == failure.ReasonStorageFailed) {
+	t.leave(diskID, one)
+	if err != nil && (part.spoiled.Load() || failure.Find(err).Reason == failure.ReasonStorageFailed) {
 		// What the open files hold is unknown; the next transfer opens them anew.
-		r.End(named.GetVm())
+		r.End(vmName)
 	}
-	err = failure.Locate(err, named.GetVm(), open.GetDisk())
-	r.noteObstacle(named.GetVm(), err)
+	err = failure.Locate(err, vmName, diskID)
+	r.noteObstacle(vmName, err)
 	return err
 }
 
 // take makes one the disk's session: an older one is stopped and waited for before the record changes hands. The
 // caller has entered t.
-func (r *Receiver) take(ctx context.Context, t *transfer, open *vmreplicav1.TransferOpen, one *running) (*session, error) {
-	diskID := open.GetDisk()
-	record, err := t.takeSession(ctx, one, chain.Session{
-		Transfer: replication.ID(open.GetTransfer()), Disk: diskID, Number: one.number,
-		Term: open.GetRelationship().GetTerm(), Restart: open.GetRestart(), Time: time.Now().UTC(),
-	})
-	if err != nil {
-		return nil, err
-	}
-	session, err := r.session(t, record, diskID)
-	if err != nil {
-		return nil, err
-	}
-	session.number = one.number
-	session.start(open.GetDigestCreditBytes())
-	t.join(diskID, one)
-	return session, nil
-}
-
-// join makes one the disk's running session.
-func (t *transfer) join(diskID string, one *running) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.sessions[diskID] = one
-}
-
-// takeSession gives the record's session of a disk to one, when an older one has ended.
-func (t *transfer) takeSession(ctx context.Context, one *running, asked chain.Session) (chain.Record, error) {
+func (r *Receiver) take(ctx context.Context, t *transfer, asked opening, one *running) (*part, worker, error) {
 	if err := ctx.Err(); err != nil {
-		return chain.Record{}, err
+		return nil, nil, err
 	}
+	session := asked.session
+	session.Term, session.Time = asked.named.GetTerm(), time.Now().UTC()
 	t.mu.Lock()
-	older := t.sessions[asked.Disk]
+	older := t.sessions[session.Disk]
 	t.mu.Unlock()
 	superseded := failure.New(failure.Conflict, failure.ReasonStaleSession,
 		"session %d was superseded by session %d", olderNumber(older), one.number)
@@ -93,10 +98,19 @@ func (t *transfer) takeSession(ctx context.Context, one *running, asked chain.Se
 		older.stop(superseded)
 		<-older.done
 	}
-	if asked.Shipment != "" {
-		return t.vm.BeginShipment(asked)
+	record, err := asked.take(t.vm, session)
+	if err != nil {
+		return nil, nil, err
 	}
-	return t.vm.TakeSession(asked)
+	part, err := r.part(t, record, session)
+	if err != nil {
+		return nil, nil, err
+	}
+	work := asked.start(part, *record.Cursor(session.Disk))
+	t.mu.Lock()
+	t.sessions[session.Disk] = one
+	t.mu.Unlock()
+	return part, work, nil
 }
 
 func olderNumber(older *running) uint64 {
@@ -115,32 +129,4 @@ func (t *transfer) leave(diskID string, one *running) {
 	}
 	t.used = time.Now()
 	close(one.done)
-}
-
-// session is a session on a disk as the record has it.
-func (r *Receiver) session(t *transfer, record chain.Record, diskID string) (*session, error) {
-	opened, err := t.vm.Disk(diskID)
-	if err != nil {
-		return nil, err
-	}
-	d := record.Disk(diskID)
-	geometry, err := blockdiff.NewGeometry(d.SizeBytes)
-	if err != nil {
-		return nil, err
-	}
-	prover, err := blockdiff.NewProver(record.Transfer.Proof)
-	if err != nil {
-		return nil, err
-	}
-	s := &session{
-		vm: t.vm, diskID: diskID, transfer: record.Transfer.ID, kind: record.Transfer.Kind,
-		limits: r.Limits, space: r.Space, checkRoom: r.checkRoom,
-		progressed: func() { r.noteProgress(t.vm.Name()) },
-		view:       opened.View(), target: opened.Top(),
-		geometry: geometry, prover: prover, cursor: *record.Cursor(diskID),
-	}
-	if top := len(d.Layers) - 1; top >= 0 && d.Layers[top].State == chain.Receiving && d.TargetFile(top) != "" {
-		s.balloon, s.merged = chain.BalloonFile(d.Layers[top].File), opened.Target(d, top)
-	}
-	return s, nil
 }

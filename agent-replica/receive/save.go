@@ -2,14 +2,10 @@ package receive
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"vmreplica/agent-replica/chain"
-	"vmreplica/agent-replica/storage"
 	"vmreplica/blockdiff"
-	"vmreplica/internal/durable"
-	"vmreplica/internal/failure"
 	vmreplicav1 "vmreplica/proto/vmreplica/v1"
 )
 
@@ -55,39 +51,6 @@ func (s *session) saveCursor() error {
 		s.progressed()
 	}
 	return s.checkRoom(record)
-}
-
-// flush makes the target durable and holds the space of its merge, each time anew: a flush says nothing of the space
-// when the one before found none. A flush that failed for want of space left the file as it was, and is made again on
-// the file opened anew; a failed sync ends the transfer for good.
-func (s *session) flush() error {
-	if s.verifying() {
-		return nil
-	}
-	if s.written.Swap(false) {
-		if err := s.target.Flush(); err != nil {
-			s.spoiled.Store(true)
-			return storage.Failure(err)
-		}
-	}
-	if s.balloon == "" {
-		return nil
-	}
-	return holdRoom(s.space.Balloon(s.balloon), s.target, s.merged)
-}
-
-// failTransfer ends the transfer for good when err leaves unknown what the target holds: a sync has failed, whoever
-// asked for it, or a flush for another reason than want of space.
-func (s *session) failTransfer(err error) error {
-	full := failure.Find(err).Reason == failure.ReasonStorageFull
-	if s.verifying() || !errors.Is(err, durable.ErrSync) && (!s.spoiled.Load() || full) {
-		return err
-	}
-	_, recordErr := s.vm.Update(func(r *chain.Record) error { return r.FailTransfer(s.transfer, err.Error()) })
-	if recordErr != nil {
-		return recordErr
-	}
-	return err
 }
 
 // finish makes the end durable and answers the root.

@@ -3,7 +3,6 @@ package receive
 import (
 	"context"
 	"errors"
-	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
@@ -11,56 +10,32 @@ import (
 
 	"vmreplica/agent-replica/chain"
 	"vmreplica/blockdiff"
-	"vmreplica/internal/disk"
 	"vmreplica/internal/failure"
-	"vmreplica/internal/replication"
 	vmreplicav1 "vmreplica/proto/vmreplica/v1"
 )
 
 // stream is the primary's call.
 type stream = grpc.BidiStreamingServer[vmreplicav1.TransferRequest, vmreplicav1.TransferResponse]
 
-// session is one stream of one disk.
+// session is one pass over a disk.
 type session struct {
-	vm       *chain.VM
-	diskID   string
-	transfer replication.ID
-	kind     replication.ResyncKind
-	number   uint64
-	limits   Limits
-	space    Space
-	// checkRoom refuses to go on when the entry's quota is used up.
-	checkRoom func(chain.Record) error
-	// progressed is called after a cursor was saved over what was received.
-	progressed func()
-	stream     stream
-
-	view   disk.Reader
-	target disk.Disk
-	// balloon is the file that holds the space of the merge into merged; empty when nothing will be merged.
-	balloon  string
-	merged   disk.Disk
-	geometry blockdiff.Geometry
-	prover   *blockdiff.Prover
-	decoder  *blockdiff.Decoder
+	*part
+	stream stream
 
 	segments *segments
 	// cursor is what is saved; guarded by saving, but for its first value.
 	cursor chain.TransferDisk
-	saving sync.Mutex
-	// written says that the target may hold what is not flushed, also by an earlier session, whose stream broke before
-	// it flushed; spoiled that a flush has failed, so that the open target is of no more use; differs that a verify has
-	// found a difference.
-	written, spoiled, differs atomic.Bool
+	// differs says that a verify has found a difference.
+	differs atomic.Bool
 
 	digests *credit
-	// refining is in blocks, framing and proving in bytes that were received and not worked off.
-	refining, framing, proving atomic.Int64
-	asked                      chan []int64
-	inbound                    chan *vmreplicav1.TransferRequest
-	answers, bulk              chan *vmreplicav1.TransferResponse
-	acks                       acknowledgements
-	free                       chan []byte
+	// refining is in blocks, proving in bytes that were received and not worked off.
+	refining, proving atomic.Int64
+	asked             chan []int64
+	inbound           chan *vmreplicav1.TransferRequest
+	answers, bulk     chan *vmreplicav1.TransferResponse
+	acks              acknowledgements
+	free              chan []byte
 	// proofs and scratch belong to apply.
 	proofs  proofs
 	scratch []byte
@@ -73,9 +48,7 @@ func (s *session) start(digestCredit int64) {
 	if s.cursor.Segment == 0 {
 		s.cursor.Chain = s.prover.Start(s.geometry)
 	}
-	s.decoder = blockdiff.NewDecoder()
 	s.segments = newSegments(s.geometry, s.prover, s.limits.OpenSegments, s.cursor.Segment, s.cursor.Chain)
-	s.written.Store(true)
 	s.digests = newCredit(min(max(digestCredit, 1), maxDigestCreditBytes))
 	s.asked = make(chan []int64, maxAsked)
 	s.inbound = make(chan *vmreplicav1.TransferRequest, maxInbound)
@@ -132,9 +105,6 @@ func first(ctx context.Context, result <-chan error, done <-chan struct{}) error
 		return ended(ctx)
 	}
 }
-
-// verifying says that nothing is written.
-func (s *session) verifying() bool { return s.kind == replication.KindVerify }
 
 func (s *session) unreadable(err error) error {
 	var known *failure.Error

@@ -5,7 +5,6 @@ import (
 
 	"vmreplica/agent-replica/chain"
 	"vmreplica/blockdiff"
-	"vmreplica/internal/api"
 	"vmreplica/internal/failure"
 	"vmreplica/internal/replication"
 	vmreplicav1 "vmreplica/proto/vmreplica/v1"
@@ -22,15 +21,16 @@ func beginOf(request *vmreplicav1.BeginTransferRequest) (chain.Begin, error) {
 	begin := chain.Begin{
 		Transfer: replication.ID(request.GetTransfer()), Kind: kinds[request.GetKind()],
 		Proof: blockdiff.Algorithm(request.GetProof()), Restart: request.GetRestart(), Time: time.Now().UTC(),
-		Term: request.GetRelationship().GetTerm(), Lineage: replication.ID(request.GetLineage()), Cut: replication.ID(request.GetCut()),
+		Term:    request.GetRelationship().GetTerm(),
+		Lineage: replication.ID(request.GetLineage()), Cut: replication.ID(request.GetCut()),
 		MarksOnly: request.GetMarksOnlyDisks(), RecoveryPoints: int(request.GetRecoveryPoints()),
+	}
+	if err := checkFollows(begin); err != nil {
+		return begin, err
 	}
 	if begin.Kind == 0 {
 		return begin, failure.New(failure.Invalid, failure.ReasonInvalidArgument, "unknown transfer kind %s",
 			request.GetKind())
-	}
-	if err := replication.CheckRecoveryPoints(begin.RecoveryPoints); err != nil {
-		return begin, err
 	}
 	if _, err := blockdiff.NewProver(begin.Proof); err != nil {
 		return begin, failure.New(failure.Unsupported, failure.ReasonUnsupported, "%w", err)
@@ -41,6 +41,16 @@ func beginOf(request *vmreplicav1.BeginTransferRequest) (chain.Begin, error) {
 		})
 	}
 	return begin, nil
+}
+
+// checkFollows refuses ids and numbers that cannot be what a primary knows.
+func checkFollows(begin chain.Begin) error {
+	for _, id := range []replication.ID{begin.Lineage, begin.Cut} {
+		if id != "" && !id.Valid() {
+			return failure.New(failure.Invalid, failure.ReasonInvalidArgument, "%.40q has not 32 hexadecimal digits", string(id))
+		}
+	}
+	return replication.CheckRecoveryPoints(begin.RecoveryPoints)
 }
 
 // cursorsOf answers the cursors in the order of the primary's disks.
@@ -70,22 +80,38 @@ func cursorsOf(record chain.Record, begin chain.Begin) (*vmreplicav1.BeginTransf
 func commitOf(request *vmreplicav1.CommitTransferRequest) (chain.Commit, error) {
 	commit := chain.Commit{
 		Transfer: replication.ID(request.GetTransfer()), Term: request.GetRelationship().GetTerm(), Lineage: replication.ID(request.GetLineage()),
-		Cut: replication.ID(request.GetCut()), CutTime: api.TimeFromProto(request.GetCutTime()), Time: time.Now().UTC(),
+		Cut: replication.ID(request.GetCut()), Time: time.Now().UTC(),
+	}
+	if at := request.GetCutTime(); at != nil {
+		if err := at.CheckValid(); err != nil {
+			return commit, failure.New(failure.Invalid, failure.ReasonInvalidArgument, "the cut's time: %w", err)
+		}
+		commit.CutTime = at.AsTime()
 	}
 	for _, d := range request.GetDisks() {
-		if len(d.GetRoot()) != hashBytes {
-			return commit, failure.New(failure.Invalid, failure.ReasonInvalidArgument, "a root has %d bytes",
-				len(d.GetRoot())).On("", d.GetId())
-		}
-		root := chain.Root{Disk: d.GetId(), Root: blockdiff.Hash(d.GetRoot()), Shipment: replication.ID(d.GetShipment())}
-		if root.Shipment != "" {
-			if !root.Shipment.Valid() || len(d.GetShipmentRoot()) != hashBytes {
-				return commit, failure.New(failure.Invalid, failure.ReasonInvalidArgument, "shipment %.40q has a root of %d bytes",
-					d.GetShipment(), len(d.GetShipmentRoot())).On("", d.GetId())
-			}
-			root.ShipmentRoot = blockdiff.Hash(d.GetShipmentRoot())
+		root, err := rootOf(d)
+		if err != nil {
+			return commit, failure.Locate(err, "", d.GetId())
 		}
 		commit.Roots = append(commit.Roots, root)
 	}
 	return commit, nil
+}
+
+// rootOf is what a commit says of a disk. Where nothing was shipped its shipment has neither an id nor a root.
+func rootOf(d *vmreplicav1.CommitDisk) (chain.Root, error) {
+	root := chain.Root{Disk: d.GetId(), Shipment: replication.ID(d.GetShipment())}
+	shipped := len(d.GetShipmentRoot())
+	switch {
+	case len(d.GetRoot()) != hashBytes:
+		return root, failure.New(failure.Invalid, failure.ReasonInvalidArgument, "a root has %d bytes", len(d.GetRoot()))
+	case root.Shipment != "" && !root.Shipment.Valid(), (root.Shipment == "") != (shipped == 0), shipped > 0 && shipped != hashBytes:
+		return root, failure.New(failure.Invalid, failure.ReasonInvalidArgument,
+			"a shipment has 32 hexadecimal digits and a root of %d bytes; %.40q has %d", hashBytes, d.GetShipment(), shipped)
+	}
+	root.Root = blockdiff.Hash(d.GetRoot())
+	if shipped > 0 {
+		root.ShipmentRoot = blockdiff.Hash(d.GetShipmentRoot())
+	}
+	return root, nil
 }

@@ -39,7 +39,7 @@ func (o observation) state() replication.State {
 		return replication.ReadyForInitialReplication
 	case r.Lineage == "":
 		return replication.InitialReplicationInProgress
-	case r.Transfer != nil && r.Transfer.Kind != replication.KindVerify:
+	case r.Transfer != nil && (r.Transfer.Kind == replication.KindInitial || r.Transfer.Kind == replication.KindResync):
 		return replication.Resynchronizing
 	case o.doubt() >= 0:
 		return replication.WaitingForStartResynchronize
@@ -64,16 +64,30 @@ func (o observation) activity() replication.Activity {
 		transferring = transferring || purpose == chain.ToTransfer
 	}
 	switch {
-	case transferring && o.record.Transfer != nil && o.record.Transfer.Kind == replication.KindVerify:
-		return replication.Verifying
 	case transferring:
-		return replication.Comparing
+		return o.transferring()
 	case o.merge.Problem != nil:
 		return replication.BackingOff
 	case o.merge.Disk != "":
 		return replication.Merging
 	default:
 		return replication.Idle
+	}
+}
+
+// transferring is what the transfer that holds the disks is at.
+func (o observation) transferring() replication.Activity {
+	switch {
+	case o.record.Transfer == nil:
+		return replication.Comparing
+	case o.record.Transfer.Kind == replication.KindVerify:
+		return replication.Verifying
+	case o.record.Transfer.Kind == replication.KindDelta:
+		return replication.Sending
+	case o.record.CatchingUp():
+		return replication.CatchingUp
+	default:
+		return replication.Comparing
 	}
 }
 

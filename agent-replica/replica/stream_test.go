@@ -2,9 +2,12 @@ package replica
 
 import (
 	"log/slog"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"google.golang.org/protobuf/proto"
 
 	"vmreplica/agent-replica/chain"
 	"vmreplica/agent-replica/storage"
@@ -13,6 +16,7 @@ import (
 	"vmreplica/internal/event"
 	"vmreplica/internal/failure"
 	"vmreplica/internal/replication"
+	"vmreplica/internal/state"
 	"vmreplica/internal/state/statetest"
 	vmreplicav1 "vmreplica/proto/vmreplica/v1"
 )
@@ -195,5 +199,53 @@ func TestAnObstacleIsToldOnceAndSoIsItsEnd(t *testing.T) {
 	want = append(want, want...)
 	if strings.Join(types, " ") != strings.Join(want, " ") {
 		t.Errorf("told %v", types)
+	}
+}
+
+// The number of recovery points that is wanted comes with every look at the replica; one that is not said changes nothing.
+func TestReconcilingKeepsThePolicy(t *testing.T) {
+	b := newBed(t)
+	b.authorize("pve1")
+	client := vmreplicav1.NewTransferServiceClient(b.dial("pve1"))
+	if _, err := client.PrepareReplica(t.Context(), prepareRequest("a", false, diskSize)); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		points *int32
+		reason string
+	}{{proto.Int32(4), ""}, {nil, ""}, {proto.Int32(25), failure.ReasonInvalidArgument}, {proto.Int32(-1), failure.ReasonInvalidArgument}} {
+		_, err := client.Reconcile(t.Context(), &vmreplicav1.ReconcileRequest{Relationship: relationship("a"), RecoveryPoints: c.points})
+		wantReason(t, "reconciling", err, c.reason)
+	}
+	b.stop()
+	store, err := state.Open(filepath.Join(b.state, "replica.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	if record, err := chain.NewTable(store, nil).Get("web01"); err != nil || record.RecoveryPoints != 4 {
+		t.Errorf("%d points are kept, %v", record.RecoveryPoints, err)
+	}
+}
+
+// A replica that takes deltas is replicating, not resynchronizing.
+func TestWhatATransferIsAt(t *testing.T) {
+	transfer := func(kind replication.ResyncKind, shipment replication.ID) *chain.Transfer {
+		return &chain.Transfer{Kind: kind, Disks: []chain.TransferDisk{{Shipment: chain.Shipment{ID: shipment}}}}
+	}
+	for _, c := range []struct {
+		transfer *chain.Transfer
+		state    replication.State
+		activity replication.Activity
+	}{
+		{transfer(replication.KindDelta, "5"), replication.Replicating, replication.Sending},
+		{transfer(replication.KindVerify, ""), replication.Replicating, replication.Verifying},
+		{transfer(replication.KindResync, ""), replication.Resynchronizing, replication.Comparing},
+		{transfer(replication.KindResync, "5"), replication.Resynchronizing, replication.CatchingUp},
+	} {
+		o := observation{record: chain.Record{Lineage: "1", Transfer: c.transfer}, doing: []chain.Purpose{chain.ToTransfer}}
+		if o.state() != c.state || o.activity() != c.activity {
+			t.Errorf("a %s is %s and %s", c.transfer.Kind, o.state(), o.activity())
+		}
 	}
 }

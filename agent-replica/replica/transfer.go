@@ -21,8 +21,8 @@ import (
 // protocolVersion is the one version of the transfer protocol.
 const protocolVersion = 1
 
-// Receiver serves open transfers. Their calls are admitted before they reach it, but for Transfer, whose first
-// message names the VM.
+// Receiver serves open transfers. Their calls are admitted before they reach it, but for Transfer and Ship, whose first
+// messages name the VM.
 type Receiver interface {
 	BeginTransfer(context.Context, *vmreplicav1.BeginTransferRequest) (*vmreplicav1.BeginTransferResponse, error)
 	Transfer(grpc.BidiStreamingServer[vmreplicav1.TransferRequest, vmreplicav1.TransferResponse]) error
@@ -116,7 +116,7 @@ func fastestProof(offered []*vmreplicav1.ProofSpeed, own map[blockdiff.Algorithm
 	return best
 }
 
-// Reconcile tells what the replica holds.
+// Reconcile takes the number of recovery points that are wanted and tells what the replica holds.
 func (s *transferService) Reconcile(ctx context.Context, r *vmreplicav1.ReconcileRequest,
 ) (*vmreplicav1.ReconcileResponse, error) {
 	if _, err := s.gate.Admit(ctx, r.GetRelationship()); err != nil {
@@ -162,10 +162,10 @@ func setRecoveryPoints(vm *chain.VM, r *vmreplicav1.ReconcileRequest) error {
 		return nil
 	}
 	wanted := int(r.GetRecoveryPoints())
-	if record, err := vm.Record(); err != nil || record.RecoveryPoints == wanted {
-		return err
-	}
 	if err := replication.CheckRecoveryPoints(wanted); err != nil {
+		return failure.Locate(err, vm.Name(), "")
+	}
+	if record, err := vm.Record(); err != nil || record.RecoveryPoints == wanted {
 		return err
 	}
 	_, err := vm.Update(func(record *chain.Record) error { return record.SetPolicy(wanted) })
