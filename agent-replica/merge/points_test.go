@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -253,6 +254,34 @@ func TestEveryCrashKeepsThePoints(t *testing.T) {
 			}
 			t.Logf("%d states", states)
 		})
+	}
+}
+
+// TestEveryFaultKeepsThePoints lets every operation in turn fail and restarts after it, with or without a loss of power.
+func TestEveryFaultKeepsThePoints(t *testing.T) {
+	step := 2
+	if testing.Short() {
+		step = 11
+	}
+	for _, fault := range []error{syscall.EIO, syscall.ENOSPC} {
+		for k := 1; ; k += step {
+			r := durabletest.New()
+			r.FailAt(k, fault)
+			_, err := pointHistory(r, kind{plain: true}, 1)
+			if !r.Faulted() {
+				check(t, err)
+				break
+			}
+			r.FailAt(0, nil)
+			for c := range r.Crashes(durabletest.Options{From: r.Ops(), Random: 1, Singles: 1}) {
+				if len(c.Marks()) == 0 {
+					continue // nothing was promised yet
+				}
+				if err := checkPointCrash(c, kind{plain: true}); err != nil {
+					t.Fatalf("operation %d answered %v; %s:\n%v", k, fault, c, err)
+				}
+			}
+		}
 	}
 }
 

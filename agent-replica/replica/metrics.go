@@ -19,8 +19,12 @@ var (
 
 	stateMetric = prometheus.NewDesc("vmreplica_replica_state", "1 for the state that the VM is in.",
 		[]string{"vm", "state"}, nil)
-	health = prometheus.NewDesc("vmreplica_replica_health", "1 normal, 2 warning, 3 critical.", []string{"vm"}, nil)
-	layers = prometheus.NewDesc("vmreplica_replica_layers", "Layers on the disk's base.", []string{"vm", "disk"}, nil)
+	health     = prometheus.NewDesc("vmreplica_replica_health", "1 normal, 2 warning, 3 critical.", []string{"vm"}, nil)
+	layers     = prometheus.NewDesc("vmreplica_replica_layers", "Layers on the disk's base.", []string{"vm", "disk"}, nil)
+	pointsKept = prometheus.NewDesc("vmreplica_replica_recovery_points", "Recovery points that are kept beside the newest content.",
+		[]string{"vm"}, nil)
+	pointReaders = prometheus.NewDesc("vmreplica_replica_readers", "Readers of recovery points and of the newest content.",
+		[]string{"vm"}, nil)
 	cursor = prometheus.NewDesc("vmreplica_replica_cursor_bytes",
 		"Bytes before the durable cursor of the open transfer.", []string{"vm", "disk"}, nil)
 	merged = prometheus.NewDesc("vmreplica_replica_merged_bytes", "Bytes of the layer that are merged.",
@@ -33,7 +37,9 @@ var (
 
 // Describe implements prometheus.Collector.
 func (m *metrics) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{free, stateMetric, health, layers, cursor, merged, mergeTotal, synchronized} {
+	for _, d := range []*prometheus.Desc{
+		free, stateMetric, health, layers, pointsKept, pointReaders, cursor, merged, mergeTotal, synchronized,
+	} {
 		out <- d
 	}
 }
@@ -55,6 +61,8 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 		vm := o.record.VM
 		gauge(stateMetric, 1, vm, o.state().String())
 		gauge(health, float64(replication.Worst(o.healthReasons())), vm)
+		gauge(pointsKept, float64(len(o.record.Points())), vm)
+		gauge(pointReaders, float64(len(o.readers)), vm)
 		if !o.record.CommitTime.IsZero() {
 			gauge(synchronized, float64(o.record.CommitTime.Unix()), vm)
 		}

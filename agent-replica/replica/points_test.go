@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
 	"vmreplica/agent-replica/chain"
 	"vmreplica/agent-replica/storage"
 	"vmreplica/internal/failure"
@@ -110,6 +112,9 @@ func TestPointsAreShown(t *testing.T) {
 		&vmreplicav1.GetReplicationRequest{Name: "web01"})
 	if err != nil || len(shown.Status.RecoveryPoints) != 3 {
 		t.Errorf("the status shows %v, %v", shown.GetStatus().GetRecoveryPoints(), err)
+	}
+	if families, err := testutil.GatherAndCount(b.registry, "vmreplica_replica_recovery_points", "vmreplica_replica_readers"); err != nil || families != 2 {
+		t.Errorf("%d metrics, %v", families, err)
 	}
 	for id, want := range map[string]string{
 		"": newestCut, "aab": secondPoint, string(cut(firstPoint)): firstPoint, "aa": failure.ReasonInvalidArgument,
