@@ -91,11 +91,8 @@ func (b *bed) start() {
 	host := &daemon.Host{Log: slog.New(slog.DiscardHandler), Registry: b.registry}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() {
-		ended <- serve(ctx, listener, host, parts{
-			credentials: b.credentials("replica1"), store: store, files: files, nbdSocket: b.nbdSocket,
-		})
-	}()
+	p := parts{credentials: b.credentials("replica1"), store: store, files: files, nbdSocket: b.nbdSocket}
+	go func() { ended <- serve(ctx, listener, host, p) }()
 	stopped := false
 	b.stop = func() {
 		if stopped {
