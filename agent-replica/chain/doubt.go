@@ -97,6 +97,9 @@ func (v *VM) Doubts() ([]string, error) {
 		return nil, err
 	}
 	doubts := make([]string, len(record.Disks))
+	if record.Failover != nil {
+		return doubts, nil // the machine writes to them
+	}
 	for i := range record.Disks {
 		if doubts[i], err = v.doubt(&record.Disks[i]); err != nil {
 			return nil, failure.Locate(err, v.name, record.Disks[i].ID)

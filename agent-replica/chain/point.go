@@ -146,6 +146,8 @@ func (r *Record) Sealable() error {
 		return failure.New(failure.Precondition, failure.ReasonWrongState, "no recovery point can be made: %s", what).On(r.VM, "")
 	}
 	switch {
+	case r.Failover != nil:
+		return r.CheckFailover()
 	case r.Releasing:
 		return releasing().On(r.VM, "")
 	case r.Transfer != nil:

@@ -39,6 +39,8 @@ type Record struct {
 	// of a lineage.
 	PointCut  replication.ID
 	PointTime time.Time
+	// Failover is set once the replica was failed over to: its primary is refused, and its disks are the operator's.
+	Failover *Failover `json:",omitempty"`
 	// Prepared is set once every base exists, durably.
 	Prepared bool
 	// Releasing is set when the relationship ended here: what is in Garbage goes, then the record.

@@ -70,6 +70,8 @@ func (r *Record) checkBegin(b Begin) error {
 			string(b.Transfer))
 	case r.Releasing:
 		return releasing()
+	case r.Failover != nil:
+		return r.CheckFailover()
 	case b.Term < r.Term:
 		return r.staleTerm(b.Term)
 	case !r.Prepared:

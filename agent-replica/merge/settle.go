@@ -62,6 +62,8 @@ func (m *Merger) step(ctx context.Context, vm *chain.VM) (step Step, held bool, 
 	case step == (Step{}):
 	case step.Clean:
 		err = vm.Clean()
+	case step.End:
+		_, err = vm.EndFailover(time.Now().UTC())
 	default:
 		err = m.mergeLayer(ctx, vm, step)
 	}
@@ -79,6 +81,8 @@ func gone(err error) bool {
 type Step struct {
 	// Clean is to delete garbage and layers that were not made to their end, or the record of an ended relationship.
 	Clean bool
+	// End is to let the disks of a failover go.
+	End bool
 	// Disk is the disk of which a layer, by its file, is to be merged.
 	Disk, Layer string
 }
@@ -92,6 +96,9 @@ type Picker interface {
 func Next(record chain.Record, picker Picker) (step Step, held bool) {
 	if len(record.Garbage) > 0 || record.Releasing || record.Unmade() {
 		return Step{Clean: true}, false
+	}
+	if record.AwaitsEnd() {
+		return Step{End: true}, false
 	}
 	diskID, layer, held := picker.NextMerge(record)
 	return Step{Disk: diskID, Layer: layer}, held

@@ -47,11 +47,17 @@ func (g *Gate) Admit(ctx context.Context, named *vmreplicav1.Relationship) (chai
 	if err := g.owns(identity, entry, record, named); err != nil {
 		return chain.Record{}, err
 	}
+	if err := record.CheckFailover(); err != nil {
+		return chain.Record{}, err
+	}
 	if named.GetTerm() == record.Term {
 		return record, nil
 	}
 	raised, err := g.table.Update(record.VM, func(r *chain.Record) error {
 		if err := g.owns(identity, entry, *r, named); err != nil {
+			return err
+		}
+		if err := r.CheckFailover(); err != nil {
 			return err
 		}
 		return r.RaiseTerm(named.GetTerm())

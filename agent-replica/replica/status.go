@@ -35,6 +35,10 @@ func (o observation) state() replication.State {
 	switch {
 	case o.merge.Final || r.Releasing:
 		return replication.Error
+	case r.Failover != nil && r.Failover.EndTime.IsZero():
+		return replication.RecoveryInProgress
+	case r.Failover != nil:
+		return replication.FailedOver
 	case r.Lineage == "" && r.Transfer == nil:
 		return replication.ReadyForInitialReplication
 	case r.Lineage == "":
@@ -102,6 +106,9 @@ func replicationOf(o observation, registry *chain.Registry, files *storage.Stora
 		ProvenTime: api.TimeToProto(r.ProvenTime), ProvenRoot: r.ProvenRoot,
 		LastSynchronizedTime: api.TimeToProto(r.CommitTime), CreateTime: api.TimeToProto(r.CreateTime),
 		Resync: string(r.CommittedTransfer),
+	}
+	if r.Failover != nil {
+		status.FailoverTime, status.FailoverPoint = api.TimeToProto(r.Failover.StartTime), string(r.Failover.Point.ID)
 	}
 	for _, reason := range reasons {
 		status.HealthReasons = append(status.HealthReasons, api.HealthReasonToProto(reason))

@@ -33,6 +33,9 @@ const (
 	TypeMergeHindered  = "merge.hindered"
 	TypeMergeRecovered = "merge.recovered"
 
+	TypeFailoverStarted  = "failover.started"
+	TypeFailoverFinished = "failover.finished"
+
 	TypePointSealed     = "recovery_point.sealed"
 	TypePointDropped    = "recovery_point.dropped"
 	TypeTrackingStarted = "tracking.started"
@@ -107,6 +110,8 @@ var catalogue = map[string]entry{
 	TypeMergeHindered:        {60031, Warning},
 	TypeMergeRecovered:       {60032, Information},
 	TypeResyncTakenUp:        {60033, Information},
+	TypeFailoverStarted:      {60042, Warning},
+	TypeFailoverFinished:     {60043, Information},
 	TypePointSealed:          {60040, Information},
 	TypePointDropped:         {60041, Information},
 	TypeTrackingStarted:      {60034, Information},

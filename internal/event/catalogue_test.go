@@ -53,6 +53,8 @@ func TestCatalogue(t *testing.T) {
 		{event.ChurnExceedsLink("web01", 2048, 1024), 60035, event.Warning,
 			[]string{"writes 2.0 KiB/s and 1.0 KiB/s are sent.", "written_bytes_per_second=2048", "sent_bytes_per_second=1024"}},
 		{event.Superseded("web01", "failed over."), 60036, event.Error, []string{"for good: failed over."}},
+		{event.FailoverStarted("web01", "abc", 2), 60042, event.Warning, []string{"point=abc", "term=2"}},
+		{event.FailoverFinished("web01", "abc", time.Second), 60043, event.Information, []string{"point=abc", "duration=1s"}},
 		{event.VerifyFinished("web01", "root", false, 1, time.Second), 60004, event.Error, []string{"differ in 1 block."}},
 		{event.ResyncSuspended("web01", ""), 60006, event.Warning, []string{"keeps its position."}},
 		{event.ResyncSuspended("web01", "asked"), 60006, event.Warning, []string{"asked."}},
