@@ -213,7 +213,8 @@ func (w *worker) commitDelta(ctx context.Context, record Record, peer Transfers,
 		done.SentBytes += disk.Bytes
 	}
 	done.End, done.WireBytes = now(), w.owner.live.shipping().WireBytes
-	missed := schedule.Missed(began, done.End, record.Spec.CycleInterval())
+	interval := record.Spec.CycleInterval()
+	missed := schedule.Missed(schedule.Boundary(string(record.UID), began, interval), done.End, interval)
 	if _, err := w.apply(ctx, func(r Record) (Record, []event.Event, error) { return r.cycled(done, missed, proof, roots) }); err != nil {
 		return errors.Join(err, shipped.Epoch.Abort())
 	}
