@@ -36,7 +36,7 @@ func run(t *testing.T, sockets []string, name string, arguments ...string) {
 	t.Helper()
 	path, err := exec.LookPath(name)
 	if err != nil {
-		t.Skipf("%s is not installed", name)
+		t.Fatalf("%s is not installed: make setup does that", name)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	program := exec.CommandContext(ctx, path, arguments...)

@@ -66,7 +66,6 @@ type machine struct {
 	// progress is of all shipments.
 	progress ship.Progress
 	churn    func(ship.Churn)
-	stopped  bool
 }
 
 func newMachine(t testing.TB, budget int64, sizes ...int64) *machine {

@@ -350,14 +350,6 @@ func (r *replica) differs(id string, want []byte) int {
 	return -1
 }
 
-// reasonIs fails the test unless err is a failure with that reason.
-func reasonIs(t testing.TB, err error, reason string) {
-	t.Helper()
-	if err == nil || failure.Find(err).Reason != reason {
-		t.Fatalf("got %v, want %s", err, reason)
-	}
-}
-
 func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
