@@ -22,6 +22,9 @@
 //	keep     flushes the target now and then, so that the end is soon reached
 //	send     the newest acknowledgement, then that everything is durable
 //
+// A shipment is a stream of its own: frames of what the primary has marked, written in order and proven by a root over all
+// of them when it ends. It takes the disk's session, as a pass does.
+//
 // Invariants. The target is the receiving layer; for an initial replication it is the incomplete base. A pass's frame
 // touches only blocks whose digests were sent and whose segment is not proven. A leaf is of what the view holds
 // after the write. The cursor is saved after the flush that covers it, and so is a shipment's root; a failed sync ends the
