@@ -230,6 +230,7 @@ func (m *Manager) prepare(
 		}
 		return View{}, err
 	}
+	record = record.clone() // the owner has the other one
 	for i := range record.Disks {
 		record.Disks[i].ReplicaPath = paths[i]
 	}
