@@ -3,6 +3,7 @@ package ship_test
 import (
 	"context"
 	"crypto/sha256"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -33,10 +34,20 @@ const (
 	credit = 8 << 20
 )
 
-// failing is an image whose reads or writes may fail.
+// failing is an image whose reads or writes may fail, or wait.
 type failing struct {
 	disk.Image
 	reads, writes atomic.Bool
+	holding       atomic.Pointer[held]
+}
+
+// held is an image whose next write waits.
+type held struct{ entered, release chan struct{} }
+
+func (f *failing) hold() *held {
+	h := &held{make(chan struct{}), make(chan struct{})}
+	f.holding.Store(h)
+	return h
 }
 
 func (f *failing) ReadAt(p []byte, off int64) (int, error) {
@@ -47,6 +58,10 @@ func (f *failing) ReadAt(p []byte, off int64) (int, error) {
 }
 
 func (f *failing) WriteAt(p []byte, off int64) (int, error) {
+	if h := f.holding.Swap(nil); h != nil {
+		close(h.entered)
+		<-h.release
+	}
 	if f.writes.Load() {
 		return 0, syscall.EIO
 	}
@@ -154,7 +169,7 @@ func (m *machine) difference() string {
 		content, err := os.ReadFile(m.paths[i])
 		must(m.t, err)
 		if at := m.replica.differs(d.ID(), content); at >= 0 {
-			return d.ID() + " block " + string(rune('0'+at/hrl.BlockSize%10))
+			return fmt.Sprintf("byte %d of disk %s", at, d.ID())
 		}
 	}
 	return ""

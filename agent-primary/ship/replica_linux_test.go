@@ -35,13 +35,14 @@ const (
 // replica is the other side in memory. It is the worst that may be: when a stream ends before its shipment is finished,
 // everything that was not durable is gone.
 type replica struct {
-	t      testing.TB
-	prover *blockdiff.Prover
-	credit int64
+	t       testing.TB
+	prover  *blockdiff.Prover
+	decoder *blockdiff.Decoder
+	credit  int64
 	// way is asked for each frame and finish; nil delivers everything. Sequence is 0 for the finish.
 	way func(open ship.Open, sequence uint64) deed
-	// answer replaces what the replica would answer to a finish; nil for none.
-	answer func(open ship.Open, root blockdiff.Hash) ship.Response
+	// more is what the replica says beside, after it got a message; nil for nothing.
+	more func(open ship.Open, sequence uint64) ship.Response
 
 	mu    sync.Mutex
 	disks map[string]*copied
@@ -65,7 +66,7 @@ func newReplica(t testing.TB, credit int64, sizes map[string]int64) *replica {
 	t.Helper()
 	prover, err := blockdiff.NewProver(blockdiff.BLAKE3)
 	must(t, err)
-	r := &replica{t: t, prover: prover, credit: credit, disks: map[string]*copied{}}
+	r := &replica{t: t, prover: prover, decoder: blockdiff.NewDecoder(), credit: credit, disks: map[string]*copied{}}
 	for id, size := range sizes {
 		geometry, err := blockdiff.NewGeometry(size)
 		must(t, err)
@@ -235,8 +236,19 @@ func (s *stream) deed(sequence uint64) deed {
 	return s.way(s.open, sequence)
 }
 
+// say sends what the replica says beside.
+func (s *stream) say(sequence uint64) {
+	if s.more == nil {
+		return
+	}
+	if response := s.more(s.open, sequence); response != nil {
+		s.outbound <- response
+	}
+}
+
 func (s *stream) frameArrives(frame resync.Frame) error {
 	what := s.deed(frame.Sequence)
+	s.say(frame.Sequence)
 	switch what {
 	case cutOff:
 		return errCutOff
@@ -267,7 +279,7 @@ func (s *stream) frameArrives(frame resync.Frame) error {
 // corrupted is a frame of the same extents with other content.
 func (s *stream) corrupted(frame blockdiff.Frame) blockdiff.Frame {
 	builder := blockdiff.NewBuilder(s.geometry, blockdiff.MaxFramePlaintext)
-	must(s.t, blockdiff.NewDecoder().Decode(s.geometry, frame, func(e blockdiff.Extent, data []byte) error {
+	must(s.t, s.decoder.Decode(s.geometry, frame, func(e blockdiff.Extent, data []byte) error {
 		switch e.Kind {
 		case blockdiff.ExtentData:
 			changed := bytes.Clone(data)
@@ -288,7 +300,7 @@ func (s *stream) apply(frame blockdiff.Frame) error {
 	hash := s.prover.NewFrameHash(frame.Extents)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	err := blockdiff.NewDecoder().Decode(s.geometry, frame, func(e blockdiff.Extent, data []byte) error {
+	err := s.decoder.Decode(s.geometry, frame, func(e blockdiff.Extent, data []byte) error {
 		hash.Add(data)
 		s.covered += e.Length
 		s.order = append(s.order, e)
@@ -320,8 +332,11 @@ func (s *stream) finish(finish ship.Finish) error {
 	if what == cutOff {
 		return errCutOff
 	}
-	if finish.Root != s.root || finish.CoveredBytes != s.covered {
+	if finish.Root != s.root {
 		return failure.New(failure.Corrupt, failure.ReasonProofFailed, "root %s over %d bytes", s.root, s.covered)
+	}
+	if finish.CoveredBytes != s.covered || finish.Frames != uint64(s.copied.frame) {
+		s.t.Errorf("%d frames over %d bytes arrived, declared are %d over %d", s.copied.frame, s.covered, finish.Frames, finish.CoveredBytes)
 	}
 	s.mu.Lock()
 	s.durable, s.done = bytes.Clone(s.layer), true
@@ -330,15 +345,22 @@ func (s *stream) finish(finish ship.Finish) error {
 	if what == cutAfter {
 		return errCutOff
 	}
-	var answer ship.Response = ship.Finished{Root: s.root}
-	if s.answer != nil {
-		answer = s.answer(s.open, s.root)
-	}
-	s.outbound <- answer
+	s.say(0)
+	s.outbound <- ship.Finished{Root: s.root}
 	return io.EOF
 }
 
-// equal says where a disk's committed content is not want; -1 nowhere.
+// sent is the content that all disks were sent, in bytes.
+func (r *replica) sent() (bytes int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, c := range r.disks {
+		bytes += c.dataBytes
+	}
+	return bytes
+}
+
+// differs says where a disk's committed content is not want; -1 nowhere.
 func (r *replica) differs(id string, want []byte) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -348,6 +370,27 @@ func (r *replica) differs(id string, want []byte) int {
 		}
 	}
 	return -1
+}
+
+func frameOf(sequence uint64, frame blockdiff.Frame) ship.Request {
+	return resync.Frame{Sequence: sequence, Frame: frame}
+}
+
+// received takes answers until there are no more, and answers why.
+func received(stream ship.Stream) error {
+	for {
+		if _, err := stream.Recv(); err != nil {
+			return err
+		}
+	}
+}
+
+// reasonIs fails the test unless err is a failure with that reason.
+func reasonIs(t testing.TB, err error, reason string) {
+	t.Helper()
+	if err == nil || failure.Find(err).Reason != reason {
+		t.Fatalf("got %v, want %s", err, reason)
+	}
 }
 
 func must(t testing.TB, err error) {
