@@ -58,7 +58,7 @@ type DiskOutcome struct {
 	Session uint64
 }
 
-// Equal says whether every disk's replica holds what the primary has.
+// Equal says whether every disk's replica holds what the primary has. A disk that no pass went over says nothing.
 func (o Outcome) Equal() bool {
 	for _, disk := range o.Disks {
 		if disk.Root != disk.ReplicaRoot {
