@@ -39,6 +39,9 @@ type replica struct {
 	commit    *vmreplicav1.CommitTransferResponse
 	err       error
 	begun     atomic.Pointer[vmreplicav1.BeginTransferRequest]
+	asked     atomic.Pointer[vmreplicav1.ReconcileRequest]
+	committed atomic.Pointer[vmreplicav1.CommitTransferRequest]
+	shipment  func(grpc.BidiStreamingServer[vmreplicav1.ShipRequest, vmreplicav1.ShipResponse]) error
 	stream    func(grpc.BidiStreamingServer[vmreplicav1.TransferRequest, vmreplicav1.TransferResponse]) error
 }
 
@@ -46,7 +49,8 @@ func (r *replica) Hello(context.Context, *vmreplicav1.HelloRequest) (*vmreplicav
 	return r.hello, r.helloErr
 }
 
-func (r *replica) Reconcile(context.Context, *vmreplicav1.ReconcileRequest) (*vmreplicav1.ReconcileResponse, error) {
+func (r *replica) Reconcile(_ context.Context, request *vmreplicav1.ReconcileRequest) (*vmreplicav1.ReconcileResponse, error) {
+	r.asked.Store(request)
 	return r.reconcile, r.err
 }
 
@@ -58,8 +62,9 @@ func (r *replica) BeginTransfer(
 }
 
 func (r *replica) CommitTransfer(
-	context.Context, *vmreplicav1.CommitTransferRequest,
+	_ context.Context, request *vmreplicav1.CommitTransferRequest,
 ) (*vmreplicav1.CommitTransferResponse, error) {
+	r.committed.Store(request)
 	return r.commit, r.err
 }
 
@@ -67,6 +72,10 @@ func (r *replica) Transfer(
 	stream grpc.BidiStreamingServer[vmreplicav1.TransferRequest, vmreplicav1.TransferResponse],
 ) error {
 	return r.stream(stream)
+}
+
+func (r *replica) Ship(stream grpc.BidiStreamingServer[vmreplicav1.ShipRequest, vmreplicav1.ShipResponse]) error {
+	return r.shipment(stream)
 }
 
 // pair is a primary's configuration and a replica's address, over mutual TLS.
