@@ -7,7 +7,7 @@
 // A recovery point is the content of all disks at one cut; a layer stands on it when all that lies below the layer is that
 // content. A point is sealed by an empty layer that stands on it, and dropped by taking that mark away. A pin is a reader
 // of a point, or of what was the newest content when it began; its boundary is between what it reads and what it does not.
-// A hold is the right to do one kind of work on a VM.
+// A failover makes the disks the machine's, as they were at a point. A hold is the right to do one kind of work on a VM.
 //
 // Invariants.
 //   - The record changes in one transaction each time, by one of the transitions below, and is durable before
@@ -31,6 +31,8 @@
 //     it means.
 //   - A committed layer names what lies below it and, where the format has one, the identity that this has. A merge
 //     gives its target the layer's identity before it writes anything else.
+//   - Once a failover is begun nothing is received or sealed any more, whatever term a primary has. It drops what lies
+//     above its point while nobody merges, and ends when every layer is merged and no disk is open.
 //   - A layer or base file that is missing is a fault; it is never made again.
 //   - No transfer is begun above MaxWaiting committed layers beside those of the points that are kept, N; with the receiving
 //     one and one of a dropped point no layer is added to N + 3.

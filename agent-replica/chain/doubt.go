@@ -98,7 +98,7 @@ func (v *VM) Doubts() ([]string, error) {
 	}
 	doubts := make([]string, len(record.Disks))
 	if record.Failover != nil {
-		return doubts, nil // the machine writes to them
+		return doubts, nil // the machine writes to the disks
 	}
 	for i := range record.Disks {
 		if doubts[i], err = v.doubt(&record.Disks[i]); err != nil {

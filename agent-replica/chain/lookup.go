@@ -109,6 +109,8 @@ func (r *Record) checkOpen(transfer replication.ID) error {
 	switch {
 	case r.Releasing:
 		return releasing().On(r.VM, "")
+	case r.Failover != nil:
+		return r.CheckFailover()
 	case transfer != "" && transfer == r.CommittedTransfer:
 		return committed(transfer).On(r.VM, "")
 	case r.Transfer == nil || r.Transfer.ID != transfer:

@@ -47,6 +47,9 @@ func (r *Record) FinishMerge(diskID string, stamp disk.Stamp, m Merged) error {
 	if i == 0 {
 		d.Base.settle(stamp)
 	}
+	if r.FailingOver() {
+		r.Failover.MergedBytes += m.Bytes
+	}
 	if merged.told() {
 		r.tell(event.MergeFinished(r.VM, diskID, m.Bytes, m.Duration))
 	}

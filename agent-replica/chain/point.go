@@ -43,6 +43,9 @@ func (r *Record) Newest() Point {
 // FindPoint is the point of that id, or whose id alone begins so; newest is set for the newest content, which an empty
 // text means too. A point that was sealed is found before the newest content of the same cut. NOT_FOUND, INVALID_ARGUMENT.
 func (r *Record) FindPoint(text string) (point Point, newest bool, err error) {
+	if err := r.CheckFailover(); err != nil {
+		return Point{}, false, err
+	}
 	if r.Lineage == "" || r.Incomplete() || r.Releasing {
 		return Point{}, false, failure.New(failure.Precondition, failure.ReasonWrongState,
 			"the replica holds nothing that could be read: no transfer has committed").On(r.VM, "")
@@ -104,6 +107,9 @@ func (r *Record) voidPoints() {
 
 // DropPoint gives up one point on all disks. NOT_FOUND when it is not kept.
 func (r *Record) DropPoint(id replication.ID) error {
+	if err := r.CheckFailover(); err != nil {
+		return err
+	}
 	if !slices.ContainsFunc(r.Points(), func(p Point) bool { return p.ID == id }) {
 		return failure.New(failure.NotFound, failure.ReasonNotFound, "there is no recovery point %.40s", string(id)).On(r.VM, "")
 	}

@@ -140,6 +140,8 @@ func (r *Registry) preparedBefore(p Prepare) (Record, bool, error) {
 	case record.Primary != p.Primary:
 		return record, false, failure.New(failure.Denied, failure.ReasonNotAuthorized,
 			"the replica of this VM belongs to another primary").On(p.VM, "")
+	case record.Failover != nil:
+		return record, false, record.CheckFailover()
 	case !record.Prepared:
 		return record, false, p.check()
 	case record.UID != p.UID:

@@ -16,6 +16,9 @@ func (r *Record) release(deleteData bool) error {
 	if r.Releasing {
 		return nil
 	}
+	if err := r.checkReleased(deleteData); err != nil {
+		return err
+	}
 	if waiting := r.committedLayers(); waiting > 0 && !deleteData {
 		return failure.New(failure.Conflict, failure.ReasonWrongState, "%d layers are still to be merged", waiting).
 			On(r.VM, "").Try("Wait for the merge, or remove the replica's data as well.")
@@ -34,6 +37,21 @@ func (r *Record) release(deleteData bool) error {
 	}
 	r.tell(event.New(event.TypeRemoved, r.VM, "", "The replica of the virtual machine is removed. "+left, nil))
 	r.Releasing, r.Disks = true, nil
+	return nil
+}
+
+// checkReleased refuses to give up a replica half-way through a failover, whose disks are neither what was nor what is to
+// be, and to delete disks that are the machine's.
+func (r *Record) checkReleased(deleteData bool) error {
+	switch {
+	case r.FailingOver():
+		return failure.New(failure.Conflict, failure.ReasonWrongState, "the replica is being failed over to").On(r.VM, "").
+			Try("Wait for its end: vmreplica failover %s", r.VM)
+	case r.Failover != nil && deleteData:
+		return failure.New(failure.Precondition, failure.ReasonFailedOver,
+			"the replica was failed over to; its disks are the machine's and are not deleted").On(r.VM, "").
+			Try("Remove the replication without its data; delete the files yourself if the machine does not need them.")
+	}
 	return nil
 }
 
@@ -99,7 +117,7 @@ func (v *VM) foldPoints(ctx context.Context) error {
 	})
 	defer stop()
 	record, err := v.Record()
-	if err != nil || len(record.Points()) == 0 {
+	if err != nil || len(record.Points()) == 0 || record.FailingOver() {
 		return err
 	}
 	if readers := v.Readers(); len(readers) > 0 {
@@ -116,6 +134,9 @@ func (v *VM) foldPoints(ctx context.Context) error {
 }
 
 func foldPoints(r *Record) error {
+	if err := r.CheckFailover(); err != nil {
+		return err
+	}
 	r.RecoveryPoints = 0
 	r.dropPoints(func(Point) bool { return true })
 	return nil

@@ -151,6 +151,10 @@ func clone(r Record) Record {
 		r.Disks[i].Layers = slices.Clone(r.Disks[i].Layers)
 	}
 	r.told = nil
+	if r.Failover != nil {
+		f := *r.Failover
+		r.Failover = &f
+	}
 	r.Creating, r.Garbage = slices.Clone(r.Creating), slices.Clone(r.Garbage)
 	if r.Transfer != nil {
 		t := *r.Transfer

@@ -130,7 +130,11 @@ func (v *VM) Release() error {
 	err := v.settleBases()
 	disks := v.disks
 	v.setDisks(nil)
-	return errors.Join(err, closeDisks(disks))
+	err = errors.Join(err, closeDisks(disks))
+	if record, readErr := v.Record(); readErr == nil && record.FailingOver() {
+		v.table.notify(v.name) // its end waits for this
+	}
+	return err
 }
 
 // Disk is one open disk; WRONG_STATE when the VM is not acquired, NOT_FOUND when it has no such disk.
@@ -162,6 +166,9 @@ func closeDisks(disks map[string]*Open) error {
 
 func (v *VM) openDisks() (map[string]*Open, error) {
 	record, err := v.Record()
+	if err == nil && !record.FailingOver() {
+		err = record.CheckFailover()
+	}
 	if err != nil {
 		return nil, err
 	}

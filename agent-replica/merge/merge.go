@@ -30,6 +30,9 @@
 // writes to the target what it holds. Formats without identities, qcow2 and raw, name files alone; there a merge that is
 // redone makes every byte of the target that a reader of the chain can see what it was.
 //
+// A failover is brought to its end here, because nobody else knows when nothing is merged: when its transfer's stream has
+// ended, what it discards is dropped; then all that is left is merged, and when nobody reads any more the disks are let go.
+//
 // A storage that is full, an image in use and a file that is missing are waited out. Any other error of the
 // storage ends the VM's merges until the agent is started anew: what a failed sync has lost in memory cannot be
 // known, and a new start redoes the copy.

@@ -62,6 +62,8 @@ func (m *Merger) step(ctx context.Context, vm *chain.VM) (step Step, held bool, 
 	case step == (Step{}):
 	case step.Clean:
 		err = vm.Clean()
+	case step.Settle:
+		err = settleFailover(ctx, vm)
 	case step.End:
 		_, err = vm.EndFailover(time.Now().UTC())
 	default:
@@ -81,8 +83,8 @@ func gone(err error) bool {
 type Step struct {
 	// Clean is to delete garbage and layers that were not made to their end, or the record of an ended relationship.
 	Clean bool
-	// End is to let the disks of a failover go.
-	End bool
+	// Settle is to drop what a failover discards, End to let its disks go.
+	Settle, End bool
 	// Disk is the disk of which a layer, by its file, is to be merged.
 	Disk, Layer string
 }
@@ -90,6 +92,8 @@ type Step struct {
 // Picker picks the layer that is merged next; a chain.VM, which knows who reads.
 type Picker interface {
 	NextMerge(record chain.Record) (disk, layer string, held bool)
+	// InUse says whether somebody has the disks open.
+	InUse() bool
 }
 
 // Next is what a record asks for; held says that layers wait only because somebody reads what they would be merged into.
@@ -97,11 +101,26 @@ func Next(record chain.Record, picker Picker) (step Step, held bool) {
 	if len(record.Garbage) > 0 || record.Releasing || record.Unmade() {
 		return Step{Clean: true}, false
 	}
-	if record.AwaitsEnd() {
-		return Step{End: true}, false
+	switch {
+	case record.FailingOver() && !record.Failover.Settled:
+		return Step{Settle: true}, false
+	case record.AwaitsEnd():
+		inUse := picker.InUse()
+		return Step{End: !inUse}, inUse
 	}
 	diskID, layer, held := picker.NextMerge(record)
 	return Step{Disk: diskID, Layer: layer}, held
+}
+
+// settleFailover waits until the stream that a failover ends has let the disks go.
+func settleFailover(ctx context.Context, vm *chain.VM) error {
+	release, err := vm.AwaitHold(ctx, chain.ToTransfer)
+	if err != nil {
+		return err
+	}
+	defer release()
+	_, err = vm.SettleFailover()
+	return err
 }
 
 // mergeLayer merges a layer into what lies below it.

@@ -131,7 +131,15 @@ func (r *Receiver) place(vmName string) (t *transfer, made bool, err error) {
 // open opens the disks of a transfer that was placed just now; when it fails the transfer is gone, and changing given
 // back.
 func (r *Receiver) open(vmName string, t *transfer) error {
-	unhold, err := t.vm.Hold(chain.ToTransfer)
+	// It is looked at after the transfer was placed: whoever begins a failover later finds it here and ends it.
+	record, err := t.vm.Record()
+	if err == nil {
+		err = record.CheckFailover()
+	}
+	unhold := func() {}
+	if err == nil {
+		unhold, err = t.vm.Hold(chain.ToTransfer)
+	}
 	if err == nil {
 		if err = t.vm.Acquire(); err != nil {
 			unhold()

@@ -31,7 +31,7 @@ func (g *Gate) caller(ctx context.Context) (transport.Identity, authorization.En
 }
 
 // Admit is the record that the caller names, when the caller may act on it. A higher term than the record's is
-// durable when it returns. NOT_FOUND, NOT_AUTHORIZED, STALE_TERM.
+// durable when it returns. NOT_FOUND, NOT_AUTHORIZED, STALE_TERM; FAILED_OVER, whatever the term.
 func (g *Gate) Admit(ctx context.Context, named *vmreplicav1.Relationship) (chain.Record, error) {
 	identity, entry, err := g.caller(ctx)
 	if err != nil {

@@ -2,129 +2,133 @@ package replica
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
-	"strings"
+	"slices"
 	"time"
 
 	"vmreplica/agent-replica/chain"
 	"vmreplica/agent-replica/merge"
+	"vmreplica/agent-replica/storage"
 	"vmreplica/internal/api"
 	"vmreplica/internal/failure"
 	vmreplicav1 "vmreplica/proto/vmreplica/v1"
 )
 
-// failoverService fails over to this replica.
+// failoverService makes replicas' disks their machines'. What it begins the merger brings to its end.
 type failoverService struct {
 	vmreplicav1.UnimplementedFailoverServiceServer
 	registry *chain.Registry
+	storage  *storage.Storage
 	merger   *merge.Merger
 	receiver Receiver
 	requests *requests
 }
 
-// StartFailover raises the term, discards what has not committed or follows the point, and lets the disks go when what is
-// left is merged.
+// StartFailover begins a failover durably, ends the primary's streams and answers at once.
 func (s *failoverService) StartFailover(ctx context.Context, r *vmreplicav1.StartFailoverRequest) (*vmreplicav1.Failover, error) {
-	vm := s.registry.VM(r.GetVm())
-	record, err := vm.Record()
+	if r.GetValidateOnly() {
+		return s.plan(r)
+	}
+	return rememberAfter(ctx, s.requests, r, r.GetRequestId(), new(vmreplicav1.Failover),
+		func() (*vmreplicav1.Failover, error) { return s.start(r) })
+}
+
+func (s *failoverService) start(r *vmreplicav1.StartFailoverRequest) (*vmreplicav1.Failover, error) {
+	record, err := s.registry.VM(r.GetVm()).StartFailover(r.GetRecoveryPoint(), time.Now().UTC())
 	if err != nil {
 		return nil, err
 	}
-	if r.GetValidateOnly() {
-		point, err := record.FailoverPoint(r.GetRecoveryPoint())
-		if err != nil {
-			return nil, err
-		}
-		return s.planned(record, point), nil
-	}
-	return rememberAfter(ctx, s.requests, r, r.GetRequestId(), new(vmreplicav1.Failover), func() (*vmreplicav1.Failover, error) {
-		if _, err := record.FailoverPoint(r.GetRecoveryPoint()); err != nil {
-			return nil, err
-		}
-		s.receiver.Refuse(r.GetVm(), failure.New(failure.Precondition, failure.ReasonFailedOver, "the replica is failed over to").
-			Try("Another host runs the machine by now: this primary must not send any more."))
-		record, err := vm.StartFailover(r.GetRecoveryPoint(), time.Now().UTC())
-		if err != nil {
-			return nil, err
-		}
-		// A stream that was opened before the term was raised ends with what it had.
-		s.receiver.Supersede(r.GetVm(), record.Term)
-		return s.shown(record), nil
-	})
+	s.receiver.Refuse(record.VM, failure.Find(record.CheckFailover()))
+	return s.show(record), nil
 }
 
-// GetFailover shows how a failover stands.
+// plan says what a failover would do. One that was begun is shown as it is.
+func (s *failoverService) plan(r *vmreplicav1.StartFailoverRequest) (*vmreplicav1.Failover, error) {
+	record, err := s.registry.Table().Get(r.GetVm())
+	if err != nil {
+		return nil, err
+	}
+	begun := record.Failover != nil
+	if err := record.StartFailover(r.GetRecoveryPoint(), time.Now().UTC()); err != nil {
+		return nil, err
+	}
+	planned := s.show(record)
+	if !begun {
+		planned.StartTime = nil
+	}
+	return planned, nil
+}
+
+// GetFailover shows how one stands; when only an operator can help it to its end, the failure that says how.
 func (s *failoverService) GetFailover(_ context.Context, r *vmreplicav1.GetFailoverRequest) (*vmreplicav1.Failover, error) {
 	record, err := s.registry.Table().Get(r.GetVm())
 	if err != nil {
 		return nil, err
 	}
 	if record.Failover == nil {
-		return nil, failure.New(failure.NotFound, failure.ReasonNotFound, "the replica was not failed over to").On(record.VM, "").
-			Try("vmreplica failover %s does that; --dry-run says what it would do.", record.VM)
+		return nil, failure.New(failure.NotFound, failure.ReasonNotFound, "the replica was not failed over to").On(record.VM, "")
 	}
-	return s.shown(record), nil
+	if status := s.merger.Status(record.VM); record.FailingOver() && status.Final {
+		return nil, failure.Locate(status.Problem, record.VM, status.Disk)
+	}
+	return s.show(record), nil
 }
 
-// planned is what a failover would do.
-func (s *failoverService) planned(record chain.Record, point chain.Point) *vmreplicav1.Failover {
-	plan := s.disks(record)
-	plan.Vm, plan.Term = record.VM, record.Term+1
-	plan.RecoveryPoint, plan.PointTime = string(point.ID), api.TimeToProto(point.Time)
-	if record.Transfer != nil {
-		plan.Notes = append(plan.Notes, fmt.Sprintf("Transfer %s has not committed and is discarded.", record.Transfer.ID.Short()))
+// show is a failover on the wire.
+func (s *failoverService) show(record chain.Record) *vmreplicav1.Failover {
+	f := record.Failover
+	shown := &vmreplicav1.Failover{
+		Vm: record.VM, RecoveryPoint: string(f.Point.ID), PointTime: api.TimeToProto(f.Point.Time), Term: f.Term,
+		StartTime: api.TimeToProto(f.StartTime), EndTime: api.TimeToProto(f.EndTime), Notes: f.Notes,
 	}
-	for _, later := range record.Points() {
-		if later.Time.After(point.Time) {
-			plan.Notes = append(plan.Notes, fmt.Sprintf("The later recovery point %s of %s is deleted.", later.ID.Short(),
-				later.Time.Format(time.RFC3339)))
-		}
+	status := s.merger.Status(record.VM)
+	merged, total := merging(record, status)
+	shown.MergedBytes, shown.MergeTotalBytes = f.MergedBytes+merged, f.MergedBytes+total
+	if record.FailingOver() {
+		shown.MergeTotalBytes += s.toMerge(record)
+		shown.Notes = append(shown.Notes, waitsFor(s.registry.VM(record.VM), status)...)
+	} else {
+		shown.Notes = append(shown.Notes, "Start the machine on this host with these disks and no others of it anywhere; "+
+			"vmreplica remove "+record.VM+" --force ends the replication here and leaves the disks.")
 	}
-	plan.Notes = append(plan.Notes, "The primary is refused from then on.", "All recovery points are merged or deleted.")
-	return plan
-}
-
-func (s *failoverService) shown(record chain.Record) *vmreplicav1.Failover {
-	f, merging := record.Failover, s.merger.Status(record.VM)
-	shown := s.disks(record)
-	shown.Vm, shown.Term = record.VM, record.Term
-	shown.RecoveryPoint, shown.PointTime = string(f.Point.ID), api.TimeToProto(f.Point.Time)
-	shown.StartTime, shown.EndTime = api.TimeToProto(f.StartTime), api.TimeToProto(f.EndTime)
-	shown.MergedBytes, shown.MergeTotalBytes = merging.Merged, merging.Total
-	shown.Notes = []string{"The primary is refused; see that the machine does not run there as well."}
-	if problem := merging.Problem; problem != nil {
-		shown.Notes = append(shown.Notes, "The merge waits: "+problem.Message+". "+problem.Remedy)
-	}
-	return shown
-}
-
-// disks are the paths of the disks and how QEMU opens them.
-func (s *failoverService) disks(record chain.Record) *vmreplicav1.Failover {
-	shown := &vmreplicav1.Failover{}
-	for i, place := range s.registry.Paths(record) {
-		d := record.Disks[i]
-		driver := "file"
-		if d.Base.Device != "" {
-			driver = "host_device"
-		}
-		format := string(d.Base.ImageFormat())
-		shown.Disks = append(shown.Disks, &vmreplicav1.FailoverDisk{Id: d.ID, Path: place, Format: format})
-		if format == "vhd" {
-			format = "vpc"
-		}
-		node := fmt.Sprintf("disk%d", i)
-		blockdev, err := json.Marshal(map[string]any{
-			"node-name": node, "driver": format, "discard": "unmap", "file": map[string]string{"driver": driver, "filename": place},
+	paths := s.registry.Paths(record)
+	for i, d := range record.Disks {
+		shown.Disks = append(shown.Disks, &vmreplicav1.FailoverDisk{
+			Id: d.ID, Path: paths[i], Format: string(d.Base.ImageFormat()),
 		})
-		if err != nil {
-			continue // strings alone cannot fail
-		}
-		shown.QemuArguments = append(shown.QemuArguments, "-blockdev "+shellQuote(string(blockdev)),
-			"-device "+shellQuote(fmt.Sprintf("virtio-blk-pci,drive=%s,id=%s-device,logical_block_size=%d", node, node, d.LogicalSectorSize)))
+		shown.QemuArguments = append(shown.QemuArguments, qemuArguments(i, d, paths[i])...)
 	}
 	return shown
 }
 
-// shellQuote makes one word of text for a POSIX shell.
-func shellQuote(text string) string { return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'" }
+// merging is how far the present merge has come, in bytes.
+func merging(record chain.Record, status merge.Status) (merged, total int64) {
+	d := record.Disk(status.Disk)
+	if d == nil || !slices.ContainsFunc(d.Layers, func(l chain.Layer) bool { return l.State == chain.Merging }) {
+		return 0, 0
+	}
+	return status.Merged, max(status.Merged, status.Total)
+}
+
+// toMerge is about what the merges that have not begun will copy, in bytes.
+func (s *failoverService) toMerge(record chain.Record) (total int64) {
+	for _, d := range record.Disks {
+		for _, layer := range d.Layers {
+			if layer.State != chain.Merging && record.Failover.Keeps(&d, layer) {
+				total += max(0, allocated(s.storage, layer.File))
+			}
+		}
+	}
+	return total
+}
+
+// waitsFor says what a failover that has not ended waits for but the merges themselves.
+func waitsFor(vm *chain.VM, status merge.Status) []string {
+	var notes []string
+	for _, reader := range vm.Readers() {
+		notes = append(notes, "It waits for the end of "+reader.Who+", which has read since "+reader.Since.Format(time.RFC3339)+".")
+	}
+	if status.Problem != nil {
+		notes = append(notes, "It waits: "+status.Problem.Error())
+	}
+	return notes
+}

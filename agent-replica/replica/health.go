@@ -18,6 +18,8 @@ const (
 	ReasonInitialRunning = "INITIAL_REPLICATION_IN_PROGRESS"
 	// ReasonBeingRead is that of a replica that takes no more changes because readers keep layers from being merged.
 	ReasonBeingRead = "RECOVERY_POINT_BEING_READ"
+	// ReasonFailingOver is that of a replica whose disks are not the machine's yet.
+	ReasonFailingOver = "FAILOVER_IN_PROGRESS"
 )
 
 // healthReasons are why the VM is not well.
@@ -58,6 +60,15 @@ func (o observation) standing() []replication.HealthReason {
 		reason.Code, reason.Since = ReasonResyncRunning, o.record.Transfer.StartTime
 		reason.Message = "The replica is being resynchronized; until then it holds its old content."
 		reason.Remedy = "Wait; how it goes: vmreplica resyncs " + o.record.VM + " on the primary"
+	case replication.RecoveryInProgress:
+		reason.Code, reason.Since = ReasonFailingOver, o.record.Failover.StartTime
+		reason.Message = "It is being failed over to; its disks cannot be used yet."
+		reason.Remedy = "Wait; how it goes: vmreplica failover " + o.record.VM
+	case replication.FailedOver:
+		reason.Code, reason.Since = failure.ReasonFailedOver, o.record.Failover.StartTime
+		reason.Message = "It was failed over to: its disks are the machine's, and nothing protects them."
+		reason.Remedy = fmt.Sprintf("Replicate the machine anew from here; vmreplica remove %s --force ends this replication "+
+			"and leaves the disks.", o.record.VM)
 	default:
 		return nil
 	}

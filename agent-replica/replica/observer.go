@@ -56,7 +56,7 @@ func (o *observer) look() error {
 	}
 	found := map[string][]string{}
 	for _, record := range records {
-		if !record.Prepared || record.Releasing {
+		if !record.Prepared || record.Releasing || record.Failover != nil {
 			continue
 		}
 		doubts, err := o.registry.VM(record.VM).Doubts()
@@ -119,6 +119,10 @@ func (o *observer) observe(record chain.Record) observation {
 	}
 	if full, waits := o.obstacles.waiting(record.VM); waits && record.Transfer != nil {
 		seen.full = &full
+	}
+	if record.Failover != nil {
+		seen.doubts = nil // the machine writes to the disks
+		return seen
 	}
 	_, err := o.book.Get(record.Authorization)
 	seen.withdrawn = err != nil && failure.Find(err).Reason == failure.ReasonNotFound

@@ -168,7 +168,7 @@ func (s services) register(a *agent) {
 		registry: s.registry, storage: s.files, observer: a.observer, requests: requests, remove: transfers.remove,
 	})
 	vmreplicav1.RegisterFailoverServiceServer(a.server, &failoverService{
-		registry: s.registry, merger: a.merger, receiver: a.receiver, requests: requests,
+		registry: s.registry, storage: s.files, merger: a.merger, receiver: a.receiver, requests: requests,
 	})
 	vmreplicav1.RegisterRecoveryPointServiceServer(a.server, &pointService{
 		registry: s.registry, storage: s.files, requests: requests,

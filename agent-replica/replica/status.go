@@ -33,12 +33,14 @@ type observation struct {
 func (o observation) state() replication.State {
 	r := o.record
 	switch {
-	case o.merge.Final || r.Releasing:
+	case r.Releasing:
 		return replication.Error
-	case r.Failover != nil && r.Failover.EndTime.IsZero():
+	case r.FailingOver():
 		return replication.RecoveryInProgress
 	case r.Failover != nil:
 		return replication.FailedOver
+	case o.merge.Final:
+		return replication.Error
 	case r.Lineage == "" && r.Transfer == nil:
 		return replication.ReadyForInitialReplication
 	case r.Lineage == "":
@@ -107,9 +109,6 @@ func replicationOf(o observation, registry *chain.Registry, files *storage.Stora
 		LastSynchronizedTime: api.TimeToProto(r.CommitTime), CreateTime: api.TimeToProto(r.CreateTime),
 		Resync: string(r.CommittedTransfer),
 	}
-	if r.Failover != nil {
-		status.FailoverTime, status.FailoverPoint = api.TimeToProto(r.Failover.StartTime), string(r.Failover.Point.ID)
-	}
 	for _, reason := range reasons {
 		status.HealthReasons = append(status.HealthReasons, api.HealthReasonToProto(reason))
 	}
@@ -122,6 +121,9 @@ func replicationOf(o observation, registry *chain.Registry, files *storage.Stora
 	}
 	if r.Transfer != nil {
 		status.Resync = string(r.Transfer.ID)
+	}
+	if r.Failover != nil {
+		status.FailoverTime, status.FailoverPoint = api.TimeToProto(r.Failover.StartTime), string(r.Failover.Point.ID)
 	}
 	status.RecoveryPoints = pointsOf(r, o.readers, files)
 	paths := registry.Paths(r)
