@@ -15,6 +15,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"vmreplica/agent-primary/relationship"
 	"vmreplica/agent-primary/resync"
 	"vmreplica/agent-primary/tracking"
 	"vmreplica/agent-replica/chain"
@@ -72,7 +73,7 @@ type host struct {
 }
 
 type peerLink struct {
-	resync.Peer
+	relationship.Transfers
 }
 
 const crashDirectory = "host-a/" + vmName

@@ -139,6 +139,10 @@ func (s service) Transfer(stream grpc.BidiStreamingServer[vmreplicav1.TransferRe
 	return s.receiver.Transfer(stream)
 }
 
+func (s service) Ship(stream grpc.BidiStreamingServer[vmreplicav1.ShipRequest, vmreplicav1.ShipResponse]) error {
+	return s.receiver.Ship(stream)
+}
+
 func (w *world) serve() {
 	link, stop := connect(w.t, w.receiver, w.uid, func(info *grpc.StreamServerInfo, stream grpc.ServerStream) grpc.ServerStream {
 		if w.mangle == nil {
