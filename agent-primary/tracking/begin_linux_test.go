@@ -138,3 +138,44 @@ func TestACutThatBreaksAfterItWasSentIsAcknowledged(t *testing.T) {
 	}
 	r.close()
 }
+
+// The writes of a lost disk find the loss while a resync puts it right, over and over: whoever comes second must not
+// bring it back, and nothing must keep the next one from being known.
+func TestALossThatAResyncPutRightDoesNotComeBack(t *testing.T) {
+	r := newRig(t, ample, 1<<20)
+	r.images[0].before = func(what string, _, _ int64) error {
+		if what == "flush" {
+			return errIO
+		}
+		return nil
+	}
+	stop, ended := make(chan struct{}), make(chan error, 4)
+	for i := range cap(ended) {
+		go func() {
+			var err error
+			for running := true; running && err == nil; {
+				_, err = r.disks[0].WriteAt([]byte{1}, int64(i)*4096)
+				select {
+				case <-stop:
+					running = false
+				default:
+				}
+			}
+			ended <- err
+		}()
+	}
+	for range 300 {
+		if err := r.disks[0].Flush(); !errors.Is(err, errIO) || r.disks[0].Loss().Cause != hrl.TrackingLost {
+			t.Fatalf("the flush: %v, tracking is %v", err, r.disks[0].Loss())
+		}
+		must(t, r.begin())
+		if loss := r.disks[0].Loss(); loss.Cause != hrl.None {
+			t.Fatalf("a resync has begun, and tracking is %v", loss)
+		}
+	}
+	close(stop)
+	for range cap(ended) {
+		must(t, <-ended)
+	}
+	r.close()
+}

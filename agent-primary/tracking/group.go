@@ -217,21 +217,21 @@ func (g *Group) Begin(ctx context.Context, baseline replication.ID, disks ...*Di
 // renew makes the log exact from the baseline on, one whose file works, with nothing in its epoch. A loss from here on
 // counts: Begin flips after it.
 func (d *Disk) renew(baseline replication.ID) error {
-	log := d.log.Load()
-	begin := func() error { return d.noticed(log.Begin(baseline)) }
-	if log.InMemory() || log.Loss().Cause == hrl.WriteFailed || log.Restore() != nil {
-		begin = func() error { return d.replace(log, baseline) }
-	}
-	if err := begin(); err != nil {
-		return err
-	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	log := d.log.Load()
+	if log.InMemory() || log.Loss().Cause == hrl.WriteFailed || log.Restore() != nil {
+		if err := d.replace(log, baseline); err != nil {
+			return err
+		}
+	} else if err := log.Begin(baseline); err != nil {
+		return errors.Join(err, d.told(log, log.Unrecorded()))
+	}
 	d.refused = nil
 	return nil
 }
 
-// replace puts a new log that is exact from the baseline on in the place of one whose file failed.
+// replace puts a new log that is exact from the baseline on in the place of one whose file failed. The caller holds mu.
 func (d *Disk) replace(failed *hrl.Log, baseline replication.ID) error {
 	known := d.known
 	known.Opened = max(known.Opened, failed.Opened())
@@ -245,9 +245,7 @@ func (d *Disk) replace(failed *hrl.Log, baseline replication.ID) error {
 		return failure.New(failure.Precondition, failure.ReasonStorageFailed, "the log of the disk cannot be written: %w", err).
 			On("", d.id).Try("See that %s is writable and has room.", d.logs.Path("."))
 	}
-	d.mu.Lock()
 	d.failed = append(d.failed, failed)
-	d.mu.Unlock()
 	d.gate.Lock()
 	defer d.gate.Unlock()
 	d.log.Store(fresh)

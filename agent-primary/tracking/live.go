@@ -45,9 +45,11 @@ type Disk struct {
 
 	admission
 
+	// mu is held while a loss is recorded and while a resync puts tracking right, so that the one comes before or after
+	// the other.
 	mu sync.Mutex
-	// told is the loss that the owner was told of last; guarded by mu.
-	told hrl.Loss
+	// last is the loss that the owner was told of last; guarded by mu.
+	last hrl.Loss
 	// refused is why nothing may be written any more: a loss that nobody could record. Guarded by mu.
 	refused error
 	// failed are logs that were replaced; guarded by mu.
@@ -85,7 +87,7 @@ func openLive(o LiveOptions) (*Disk, error) {
 	}
 	d.log.Store(log)
 	if log.Loss().Cause != hrl.None {
-		if err := d.lose(log, log.Loss()); err != nil {
+		if err := d.noteLoss(log, nil); err != nil {
 			return nil, errors.Join(err, log.Abandon())
 		}
 	}
@@ -198,7 +200,7 @@ func (d *Disk) change(off, n int64, do func(w *write) error) error {
 	}
 	log := d.log.Load()
 	if err := log.Touch(off, n); err != nil {
-		if err := d.lose(log, log.Loss()); err != nil {
+		if err := d.noteLoss(log, nil); err != nil {
 			return err
 		}
 	}
@@ -219,11 +221,8 @@ func (d *Disk) admit(off, n int64) (*write, error) {
 	oracle.enter()
 	w, log, failed := d.enter(off, n)
 	oracle.leave()
-	if failed != nil {
-		return w, d.lose(log, hrl.Loss{Cause: hrl.WriteFailed, Evidence: failed.Error()})
-	}
-	if log.Loss().Cause != hrl.None {
-		return w, d.lose(log, log.Loss())
+	if failed != nil || log.Loss().Cause != hrl.None {
+		return w, d.noteLoss(log, failed)
 	}
 	return w, nil
 }
@@ -240,21 +239,43 @@ func (d *Disk) judged(err error) error {
 	if !errors.Is(err, syscall.EIO) && !errors.Is(err, durable.ErrSync) {
 		return err
 	}
-	loss := hrl.Loss{Cause: hrl.TrackingLost, Evidence: fmt.Sprintf("the image failed, so that its content is not known: %v", err)}
-	return errors.Join(err, d.lose(d.log.Load(), loss))
+	return errors.Join(err, d.lose(hrl.Loss{
+		Cause:    hrl.TrackingLost,
+		Evidence: fmt.Sprintf("the image failed, so that its content is not known: %v", err),
+	}))
 }
 
 // lose makes tracking lost, in the log and in the owner's records. An error says that neither could be written; then
 // nothing more is written to the disk, for after a kill nobody would know.
-func (d *Disk) lose(log *hrl.Log, loss hrl.Loss) error {
-	unrecorded := log.Lose(loss)
-	loss = log.Loss()
+func (d *Disk) lose(loss hrl.Loss) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.told == loss || loss.Cause == hrl.None {
+	log := d.log.Load()
+	return d.told(log, log.Lose(loss))
+}
+
+// noteLoss is lose for a loss that the log has already, or a fault of marking in it. One that a resync has put right
+// since, in this log or in another, is none any more.
+func (d *Disk) noteLoss(log *hrl.Log, failed error) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case log != d.log.Load():
+		return d.refused
+	case failed != nil:
+		return d.told(log, log.Failed(failed))
+	default:
+		return d.told(log, log.Unrecorded())
+	}
+}
+
+// told tells the owner of the log's loss, once; unrecorded is why the log itself does not have it. The caller holds mu.
+func (d *Disk) told(log *hrl.Log, unrecorded error) error {
+	loss := log.Loss()
+	if d.last == loss || loss.Cause == hrl.None {
 		return d.refused
 	}
-	d.told = loss
+	d.last = loss
 	err := d.tell(loss)
 	if err != nil && (unrecorded != nil || log.InMemory()) {
 		d.refused = fmt.Errorf("disk %s: %w", d.id, errors.Join(unrecorded, err))
@@ -265,7 +286,7 @@ func (d *Disk) lose(log *hrl.Log, loss hrl.Loss) error {
 // noticed tells the owner of a loss that the log found by itself, and answers err as it is.
 func (d *Disk) noticed(err error) error {
 	if log := d.log.Load(); err != nil && log.Loss().Cause != hrl.None {
-		return errors.Join(err, d.lose(log, log.Loss()))
+		return errors.Join(err, d.noteLoss(log, nil))
 	}
 	return err
 }

@@ -59,6 +59,14 @@ func (l *Log) Lose(loss Loss) error {
 	return err
 }
 
+// Unrecorded is why the log's loss would not outlive the agent; nil when it would, and while the log is exact.
+func (l *Log) Unrecorded() error {
+	if found := l.lost.Load(); found != nil {
+		return found.unrecorded
+	}
+	return nil
+}
+
 // remove takes the log's name away. The caller holds mu.
 func (l *Log) remove(cause error) error {
 	if l.file == nil {
