@@ -42,9 +42,10 @@ bench: packages-bench build
 .PHONY: test
 test: packages-test guest-kernel tools lint proto-check cross build test-fuzz test-race test-all
 
+# The packages that mostly wait for other processes come first: the rest fills their pauses.
 .PHONY: test-all
 test-all:
-	go test -timeout $(TIMEOUT) ./...
+	go test -timeout $(TIMEOUT) ./test/e2e ./test/guest ./...
 
 .PHONY: test-race
 test-race:
