@@ -173,7 +173,7 @@ func TestAStreamThatMovesNothingIsEnded(t *testing.T) {
 		return nil
 	}}
 	pair := newPair(t, "replica", served)
-	pair.config.ProgressTimeout = 50 * time.Millisecond
+	pair.config.ProgressTimeout = 500 * time.Millisecond
 	stream, err := openStream(t, pair.link(t))
 	if err != nil {
 		t.Fatal(err)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"os"
 	"os/user"
@@ -36,7 +35,7 @@ func (a *agent) openMachines(config *Config) (*machines, error) {
 		return nil, err
 	}
 	if m.listener, err = inherited(); err == nil && m.listener == nil {
-		m.listener, err = listenUnix(m.socket, uids)
+		m.listener, err = openSocket(m.socket, uids)
 	}
 	if err != nil {
 		return nil, err
@@ -80,31 +79,18 @@ func inherited() (*net.UnixListener, error) {
 	return found, nil
 }
 
-// listenUnix makes the socket. One that an ended agent has left is replaced: the state directory's lock is held by now.
-func listenUnix(path string, uids []uint32) (*net.UnixListener, error) {
-	wrong := func(err error) error {
-		return failure.New(failure.Invalid, failure.ReasonInvalidArgument, "the NBD socket %s: %w", path, err).
-			Try("Give --nbd-socket a path in a directory that the agent may write to, of at most 107 bytes.")
-	}
-	if info, err := os.Lstat(path); err == nil {
-		if info.Mode().Type() != fs.ModeSocket {
-			return nil, wrong(errors.New("something else lies there"))
-		}
-		if err := os.Remove(path); err != nil {
-			return nil, wrong(err)
+// openSocket makes the socket; the state directory's lock says that an agent that left one there has ended.
+func openSocket(path string, uids []uint32) (*net.UnixListener, error) {
+	listener, err := nbd.Listen(path)
+	if err == nil && len(uids) > 0 {
+		// Who may connect is checked for each connection; the mode only lets those users get that far.
+		if err = os.Chmod(path, 0o666); err != nil {
+			err = errors.Join(err, listener.Close())
 		}
 	}
-	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
-		return nil, wrong(err)
-	}
-	// Who may connect is checked for each connection; the mode only lets those users get that far.
-	mode := fs.FileMode(0o600)
-	if len(uids) > 0 {
-		mode = 0o666
-	}
-	if err := os.Chmod(path, mode); err != nil {
-		return nil, errors.Join(wrong(err), listener.Close())
+		return nil, failure.New(failure.Invalid, failure.ReasonInvalidArgument, "%w", err).
+			Try("Give --nbd-socket a path in a directory that the agent may write to, of at most 107 bytes.")
 	}
 	return listener, nil
 }
