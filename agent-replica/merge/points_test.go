@@ -234,20 +234,19 @@ func tryPointCrashes(k kind, seed uint64, options durabletest.Options) (states i
 
 // TestEveryCrashKeepsThePoints loses power everywhere in a life with points, with the fewest bytes and with every format.
 func TestEveryCrashKeepsThePoints(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one goroutine, long")
+	}
 	for name, c := range map[string]struct {
 		kind    kind
 		options durabletest.Options
-		long    bool
 	}{
-		"plain": {kind{plain: true}, durabletest.Options{Random: 1, Singles: 2}, false},
-		"qcow2": {kind{base: "qcow2", size: 1 << 20}, durabletest.Options{Random: 1, Singles: 1, Every: 17}, true},
-		"vhdx":  {kind{base: "vhdx", size: 2 << 20}, durabletest.Options{Random: 1, Singles: 1, Every: 53}, true},
-		"vhd":   {kind{base: "vhd", size: 2 << 20}, durabletest.Options{Random: 1, Singles: 1, Every: 29}, true},
+		"plain": {kind{plain: true}, durabletest.Options{Random: 1, Singles: 2}},
+		"qcow2": {kind{base: "qcow2", size: 1 << 20}, durabletest.Options{Random: 1, Singles: 1, Every: 17}},
+		"vhdx":  {kind{base: "vhdx", size: 2 << 20}, durabletest.Options{Random: 1, Singles: 1, Every: 53}},
+		"vhd":   {kind{base: "vhd", size: 2 << 20}, durabletest.Options{Random: 1, Singles: 1, Every: 29}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if testing.Short() && c.long {
-				t.Skip("one goroutine, long")
-			}
 			states, err := tryPointCrashes(c.kind, 1, c.options)
 			if err != nil {
 				t.Fatal(err)
@@ -287,6 +286,9 @@ func TestEveryFaultKeepsThePoints(t *testing.T) {
 
 // TestMutantsOfPointsAreCaught breaks one rule at a time; each must show in some crash of some history, or without one.
 func TestMutantsOfPointsAreCaught(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one goroutine, long")
+	}
 	for name, mutant := range map[string]kind{
 		"a point's layers are never synced":       {drop: durabletest.SyncOf("*.qcow2")},
 		"the directory is never synced":           {drop: durabletest.SyncDirOf("web01")},
