@@ -118,8 +118,10 @@ func mustMake(t *testing.T, dirs ...string) {
 // agent is one agent's process, or the place for it.
 type agent struct {
 	t       *testing.T
+	bin     string // where its program is
 	program string
 	args    []string
+	env     []string // beside that of the test
 	address string
 	log     string
 	process *exec.Cmd
@@ -131,7 +133,7 @@ func (p *pair) agent(program, name string, args ...string) *agent {
 	address := freeAddress(p.t)
 	state := filepath.Join(p.dir, program)
 	mustMake(p.t, state)
-	a := &agent{t: p.t, program: program, address: address, log: filepath.Join(p.dir, program+".log")}
+	a := &agent{t: p.t, bin: built, program: program, address: address, log: filepath.Join(p.dir, program+".log")}
 	a.args = append([]string{
 		"--listen", address, "--tls-dir", filepath.Join(shared, name), "--state-dir", state, "--log-level", "debug",
 	}, args...)
@@ -178,7 +180,8 @@ func (a *agent) tryStart() error {
 	if err != nil {
 		return err
 	}
-	process := exec.Command(filepath.Join(built, a.program), a.args...)
+	process := exec.Command(filepath.Join(a.bin, a.program), a.args...)
+	process.Env = append(os.Environ(), a.env...)
 	process.Stdout, process.Stderr = log, log
 	process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	if err := process.Start(); err != nil {
