@@ -49,7 +49,7 @@ func TestTheCutOracleFindsFaults(t *testing.T) {
 }
 
 // TestTheOracleFindsMarksThatWereClearedEarly has a cycle killed before its commit, with the fault and without: what it had
-// sent must be sent again.
+// sent is marked then, and sent again.
 func TestTheOracleFindsMarksThatWereClearedEarly(t *testing.T) {
 	t.Parallel()
 	for name, control := range map[string]struct {
@@ -65,6 +65,9 @@ func TestTheOracleFindsMarksThatWereClearedEarly(t *testing.T) {
 			m.primary.do("start-initial", vm, "--wait")
 			m.write("root.img", 0, 4*mib, 1)
 			m.killedAt(control.faults + ",delta-before-commit")
+			if differing, clean := m.unmarked(); differing == 0 || (clean == 0) != control.exact {
+				t.Errorf("%d blocks differ, %d of them are clean", differing, clean)
+			}
 			m.misbehave(control.faults)
 			m.primary.start()
 			m.write("root.img", 16*mib, 4096, 2)

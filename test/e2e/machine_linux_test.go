@@ -163,6 +163,16 @@ func digest(t *testing.T, path string) string {
 	return fmt.Sprintf("%x", sum.Sum(nil))
 }
 
+// unmarked compares the first disk, whose primary is killed, with its replica: how many blocks differ, and how many of
+// those the HRL does not have.
+func (m *machine) unmarked() (differing, clean int) {
+	m.t.Helper()
+	exported, _ := m.export()
+	disk := m.disks[0]
+	return guest.Unmarked(m.t, filepath.Join(m.dir, "agent-primary", "hrl", vm+"@"+disk+".hrl"),
+		m.imageOf(disk), filepath.Join(exported, disk+".raw"))
+}
+
 // noResync fails the test when the VM needs one, or has had another than the newest of before.
 func (m *machine) noResync(newest string) {
 	m.t.Helper()
