@@ -60,6 +60,9 @@ func cases() []measure {
 		{7, "reading through each format", false, false, func(b *bench) int64 { return 6 * b.formatData() }, runRead},
 		{8, "writing into each differencing disk", false, false, func(b *bench) int64 { return 3 * b.formatData() }, runWrite},
 		{9, "opening a VHDX of 64 TiB", false, false, func(b *bench) int64 { return 2 * gib }, runOpen},
+		{10, "a machine's writes, tracked", false, false, func(*bench) int64 { return 2 * machineSize }, runMachine},
+		{11, "cuts over disks of 1 TiB", false, false, func(*bench) int64 { return gib }, runCut},
+		{12, "cycles", false, false, func(*bench) int64 { return 6 * deltaSize }, runCycle},
 	}
 }
 
@@ -69,6 +72,9 @@ func (b *bench) pairSpace() int64 { return b.size*4 + b.size/4 }
 func main() {
 	if len(os.Args) == 4 && os.Args[1] == passCommand {
 		exit(pass(os.Args[2], os.Args[3]))
+	}
+	if len(os.Args) == 4 && os.Args[1] == serveCommand {
+		exit(serve(os.Args[2], os.Args[3]))
 	}
 	if len(os.Args) == 3 && os.Args[1] == openCommand {
 		exit(open(os.Args[2]))
@@ -126,7 +132,7 @@ func parse(args []string) (*bench, []measure, string, error) {
 	b := &bench{}
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	size := flags.Int64("size", 6144, "`MiB` of the image")
-	list := flags.String("case", "1,2,3,4,5,6,7,8,9", "the `cases` to run")
+	list := flags.String("case", "1,2,3,4,5,6,7,8,9,10,11,12", "the `cases` to run")
 	dir := flags.String("dir", "", "work below this `directory` (default the system's for temporary files)")
 	flags.StringVar(&b.bin, "bin", "bin", "`directory` of the built binaries")
 	flags.IntVar(&b.rounds, "rounds", 0, "`rounds` of each case (default 5, with -quick 3)")

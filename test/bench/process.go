@@ -92,19 +92,18 @@ func (p *process) cpu() (time.Duration, error) {
 // peak is the most memory that was resident, in bytes.
 func (p *process) peak() (int64, error) { return residentPeak(p.command.Process.Pid) }
 
-func residentPeak(pid int) (int64, error) {
-	content, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return 0, err
+func residentPeak(pid int) (int64, error) { return memoryOf(pid, "VmHWM") }
+
+// resident is the memory that is resident now.
+func resident(pid int) (int64, error) { return memoryOf(pid, "VmRSS") }
+
+func memoryOf(pid int, figure string) (int64, error) {
+	text := procValue(fmt.Sprintf("/proc/%d/status", pid), figure)
+	var n int64
+	if _, err := fmt.Sscanf(text, "%d kB", &n); err != nil {
+		return 0, fmt.Errorf("%s of process %d is %q: %w", figure, pid, text, err)
 	}
-	for line := range strings.Lines(string(content)) {
-		if figure, is := strings.CutPrefix(line, "VmHWM:"); is {
-			var n int64
-			_, err := fmt.Sscan(figure, &n)
-			return n * kib, err
-		}
-	}
-	return 0, errors.New("/proc/PID/status has no VmHWM")
+	return n * kib, nil
 }
 
 // freePort is a port of loopback that nobody listens on now.
