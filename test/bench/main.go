@@ -63,6 +63,7 @@ func cases() []measure {
 		{10, "a machine's writes, tracked", false, false, func(*bench) int64 { return 2 * machineSize }, runMachine},
 		{11, "cuts over disks of 1 TiB", false, false, func(*bench) int64 { return gib }, runCut},
 		{12, "cycles", false, false, func(*bench) int64 { return 6 * deltaSize }, runCycle},
+		{13, "resync of a running machine", false, false, (*bench).pairSpace, runOnline},
 	}
 }
 
@@ -132,7 +133,7 @@ func parse(args []string) (*bench, []measure, string, error) {
 	b := &bench{}
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	size := flags.Int64("size", 6144, "`MiB` of the image")
-	list := flags.String("case", "1,2,3,4,5,6,7,8,9,10,11,12", "the `cases` to run")
+	list := flags.String("case", "1,2,3,4,5,6,7,8,9,10,11,12,13", "the `cases` to run")
 	dir := flags.String("dir", "", "work below this `directory` (default the system's for temporary files)")
 	flags.StringVar(&b.bin, "bin", "bin", "`directory` of the built binaries")
 	flags.IntVar(&b.rounds, "rounds", 0, "`rounds` of each case (default 5, with -quick 3)")

@@ -154,10 +154,15 @@ func (r resyncTime) cpu() time.Duration { return r.primaryCPU + r.replicaCPU }
 
 // resync brings a VM's replica in step and waits for the end of the merge.
 func (p *pair) resync(ctx context.Context, vm string) (resyncTime, error) {
+	return p.timed(ctx, "resync", vm)
+}
+
+// timed is a command that resynchronizes.
+func (p *pair) timed(ctx context.Context, command ...string) (resyncTime, error) {
 	began := time.Now()
 	primaryBefore, err1 := p.primary.cpu()
 	replicaBefore, err2 := p.replica.cpu()
-	said, err := p.ask(ctx, p.primaryIn, p.primaryAddress, "resync", vm, "--wait", "-o", "json")
+	said, err := p.ask(ctx, p.primaryIn, p.primaryAddress, append(command, "--wait", "-o", "json")...)
 	r := resyncTime{wall: time.Since(began)}
 	if err != nil {
 		return r, fmt.Errorf("%w\nthe primary's log ends: %s\nthe replica's: %s", err, p.primary.tail(), p.replica.tail())

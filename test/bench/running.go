@@ -60,7 +60,7 @@ func (p *pair) until(ctx context.Context, vm, what string, is func(*vmreplicav1.
 
 // sent waits until the replica has everything.
 func (p *pair) sent(ctx context.Context, vm string) error {
-	return p.until(ctx, vm, "everything is sent", func(s *vmreplicav1.ReplicationStatus) bool { return s.GetPendingBytes() == 0 })
+	return p.until(ctx, vm, "everything is sent", func(s *vmreplicav1.ReplicationStatus) bool { return s.GetPendingBytes() == 0 || !s.GetTracked() })
 }
 
 // suspend and resume are the operator's.

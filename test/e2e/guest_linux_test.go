@@ -34,6 +34,10 @@ func TestAGuestIsReplicatedWhileItRuns(t *testing.T) {
 			g.AwaitRows(2)
 			m.primary.do("resume", vm)
 		}},
+		{"a suspension that a resync ends", func() {
+			m.primary.do("suspend", vm)
+			m.primary.try("resume", vm, "--resynchronize", "--wait").wants(t, 0, "Done")
+		}},
 	} {
 		step.do()
 		m.cycled()

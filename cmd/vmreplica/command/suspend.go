@@ -49,14 +49,16 @@ func (v *invocation) resume() *cobra.Command {
 
 Use it after "suspend": it goes on where it stopped, and so does a suspended resync. With --resynchronize everything
 is compared, now or at a time up to 7 days ahead, whether it is required or not; its commit deletes the recovery
-points, unless nothing differed. "resync --force" is short for suspend and this.
+points, unless nothing differed. "resync --force" is short for suspend and this. With --wait the command ends when
+that resync has ended, as with "resync --wait".
 Like Resume-VMReplication [-Resynchronize [-ResynchronizeStartTime TIME]].`,
 		Example: `  vmreplica resume web01
+  vmreplica resume web01 --resynchronize --wait
   vmreplica resume web01 --resynchronize --at 22:30`,
 		GroupID: groupReplicate, Args: cobra.ExactArgs(1),
 		RunE: v.ofVM(func(ctx context.Context, vm string) error {
-			if flags.at != "" && !resynchronize {
-				return misused("--at is the time of a resync").Try("Give --resynchronize as well.")
+			if (flags.at != "" || flags.wait) && !resynchronize {
+				return misused("--at and --wait are of a resync").Try("Give --resynchronize as well.")
 			}
 			at, err := v.startTime(flags.at)
 			if err != nil {
@@ -68,6 +70,9 @@ Like Resume-VMReplication [-Resynchronize [-ResynchronizeStartTime TIME]].`,
 			if err != nil {
 				return err
 			}
+			if flags.wait {
+				return v.awaitNamed(ctx, vm, r.GetStatus().GetResync())
+			}
 			return v.printer.Message(r, func(page *render.Page) {
 				v.resumed(page, r, at, resynchronize)
 			})
@@ -75,7 +80,17 @@ Like Resume-VMReplication [-Resynchronize [-ResynchronizeStartTime TIME]].`,
 	}
 	command.Flags().BoolVar(&resynchronize, "resynchronize", false, "compare everything and bring the replica in step, also where that is not required")
 	flags.addAt(command)
+	flags.addWait(command)
 	return command
+}
+
+// awaitNamed is await of a resync that another call has begun.
+func (v *invocation) awaitNamed(ctx context.Context, vm, id string) error {
+	begun, err := v.resyncService().GetResync(ctx, &vmreplicav1.GetResyncRequest{Vm: vm, Id: id})
+	if err != nil {
+		return err
+	}
+	return v.await(ctx, begun)
 }
 
 // resumed says what a resumption has brought: what goes on, or that nothing does and what starts it. started says that
