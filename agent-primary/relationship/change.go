@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"vmreplica/agent-primary/resync"
+	"vmreplica/internal/disk"
 	"vmreplica/internal/event"
 	"vmreplica/internal/failure"
 	"vmreplica/internal/replication"
@@ -64,9 +65,17 @@ func (r Record) resynchronize(now, at time.Time) (Record, []event.Event, error) 
 	return r, append(events, started...), err
 }
 
-// modified says that a disk's image is not the proven one any more.
-func (r Record) modified(now time.Time, disk, evidence string) (Record, []event.Event, error) {
-	return r.require(now, replication.CauseImageModified, disk, evidence)
+// modified says that a disk's image is not the proven one any more, for a cause of changeOf.
+func (r Record) modified(now time.Time, cause replication.Cause, id, evidence string) (Record, []event.Event, error) {
+	return r.require(now, cause, id, evidence)
+}
+
+// changeOf is the cause that an image's stamp gives which is not the known one.
+func changeOf(known, found disk.Stamp) replication.Cause {
+	if known.Reverted(found) {
+		return replication.CauseReverted
+	}
+	return replication.CauseImageModified
 }
 
 // mismatched says that the replica's record, or its files, are not what was acked. A

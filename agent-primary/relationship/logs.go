@@ -76,7 +76,7 @@ func (r Record) openedWith(now time.Time, found []opening, baseline replication.
 		if r.State() == replication.Replicating {
 			cause, evidence := causeOf(o.loss)
 			if o.first {
-				cause, evidence = replication.CauseImageModified, r.Disks[i].Stamp.Difference(o.stamp)
+				cause, evidence = changeOf(r.Disks[i].Stamp, o.stamp), r.Disks[i].Stamp.Difference(o.stamp)
 			}
 			r.setCause(now, cause, r.Disks[i].ID, evidence)
 			events = append(events, resyncRequired(r))

@@ -59,7 +59,7 @@ func (w *worker) lookAtImages(ctx context.Context) (same bool, err error) {
 		if difference := known.Difference(stamp); difference != "" {
 			evidence := "the image " + disk.Path + " changed: " + difference
 			_, err := w.apply(ctx, func(r Record) (Record, []event.Event, error) {
-				return r.seenModified(now(), i, known, evidence)
+				return r.seenModified(now(), i, known, stamp, evidence)
 			})
 			return false, err
 		}
@@ -82,11 +82,11 @@ func (d Disk) known() disk.Stamp {
 }
 
 // seenModified is modified, unless what the image was compared with is not the proven stamp any more.
-func (r Record) seenModified(now time.Time, index int, proven disk.Stamp, evidence string) (Record, []event.Event, error) {
+func (r Record) seenModified(now time.Time, index int, proven, found disk.Stamp, evidence string) (Record, []event.Event, error) {
 	if r.State() != replication.Replicating || r.Disks[index].known() != proven {
 		return r, nil, nil
 	}
-	return r.modified(now, r.Disks[index].ID, evidence)
+	return r.modified(now, changeOf(proven, found), r.Disks[index].ID, evidence)
 }
 
 // lookOnly is a looker's task.

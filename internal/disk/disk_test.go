@@ -45,11 +45,14 @@ func TestEveryFieldOfAStampTells(t *testing.T) {
 	if difference := before.Difference(before); difference != "" {
 		t.Errorf("it differs from itself: %s", difference)
 	}
+	// Those that may be an older image or another disk.
+	reverted := map[string]bool{"another file": true, "size": true, "went back": true, "serial": true}
 	cases := map[string]func(*disk.Stamp){
 		"another file or device": func(s *disk.Stamp) { s.Device++ },
 		"another file":           func(s *disk.Stamp) { s.Inode++ },
 		"size":                   func(s *disk.Stamp) { s.SizeBytes++ },
 		"modification time":      func(s *disk.Stamp) { s.ModifiedNanoseconds++ },
+		"went back":              func(s *disk.Stamp) { s.ModifiedNanoseconds-- },
 		"change time":            func(s *disk.Stamp) { s.ChangedNanoseconds++ },
 		"restarted":              func(s *disk.Stamp) { s.BootID = "b" },
 		"set up anew":            func(s *disk.Stamp) { s.DiskSequence++ },
@@ -66,6 +69,9 @@ func TestEveryFieldOfAStampTells(t *testing.T) {
 		change(&now)
 		if difference := before.Difference(now); !strings.Contains(difference, want) {
 			t.Errorf("%q, want %q", difference, want)
+		}
+		if before.Reverted(now) != reverted[want] {
+			t.Errorf("%s: reverted is %v", want, before.Reverted(now))
 		}
 		if want != "stands on" && before.On(now) == on {
 			t.Errorf("%s: a change below does not show", want)

@@ -43,6 +43,14 @@ func (s Stamp) On(below ...Stamp) Stamp {
 	return s
 }
 
+// Reverted says of an image that differs whether it may be an older one, or another disk: another file or medium stands in
+// its place, its size changed, or its modification time went back. What a device was called is no sign: hosts number
+// devices anew when they start.
+func (s Stamp) Reverted(now Stamp) bool {
+	return s.Inode != now.Inode || s.Serial != now.Serial || s.SizeBytes != now.SizeBytes ||
+		s.ModifiedNanoseconds > now.ModifiedNanoseconds
+}
+
 // Difference says in words how now differs from s; empty when nothing does.
 func (s Stamp) Difference(now Stamp) string {
 	switch {
@@ -62,6 +70,8 @@ func (s Stamp) Difference(now Stamp) string {
 		return fmt.Sprintf("%d sectors were written to the device", now.SectorsWritten-s.SectorsWritten)
 	case s.Backing != now.Backing:
 		return "a file that it stands on is another than before, or was written to"
+	case s.ModifiedNanoseconds > now.ModifiedNanoseconds:
+		return "it is older than before (its modification time went back)"
 	case s.ModifiedNanoseconds != now.ModifiedNanoseconds:
 		return "it was written to (its modification time moved)"
 	default:

@@ -53,7 +53,7 @@ const (
 	WriteFailed
 	// NotClosedCleanly: the host was restarted while the log was open.
 	NotClosedCleanly
-	// Reverted: the log is an older copy, another file, or follows another baseline.
+	// Reverted: the log is an older copy, another file, or follows another baseline; or the image may be an older one.
 	Reverted
 	// TrackingLost: the log is missing, damaged or another disk's, or the image failed under it.
 	TrackingLost

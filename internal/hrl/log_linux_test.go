@@ -185,6 +185,7 @@ func TestContinuity(t *testing.T) {
 		"nothing happened":          {false, func(*bench) {}, hrl.None, ""},
 		"killed":                    {true, func(*bench) {}, hrl.None, ""},
 		"image written to":          {false, func(b *bench) { b.disk.Stamp.ModifiedNanoseconds = 5 }, hrl.ImageModified, "written to"},
+		"an older image":            {false, func(b *bench) { b.disk.Stamp.ModifiedNanoseconds = -5 }, hrl.Reverted, "went back"},
 		"image of another size":     {false, func(b *bench) { b.disk.Size += 4096 }, hrl.Reverted, "402657792"},
 		"another disk's log":        {false, func(b *bench) { b.disk.Identity = replication.NewID() }, hrl.TrackingLost, "another disk"},
 		"an older copy":             {false, func(b *bench) { b.disk.Opened++ }, hrl.Reverted, "older copy"},

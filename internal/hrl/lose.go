@@ -28,7 +28,11 @@ func (l *Log) guard(do func()) error {
 func caught(do func()) (fault error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
-		if found := recover(); found != nil {
+		switch found := recover().(type) {
+		case nil:
+		case interface{ Addr() uintptr }:
+			fault = errors.New("its mapping cannot be used: the file was cut short, or its storage failed")
+		default:
 			fault = fmt.Errorf("%v", found)
 		}
 	}()

@@ -148,6 +148,8 @@ func (l *Log) judge(d Disk, boot string, file fileID) Loss {
 		return lost(Reverted, "the log follows the baseline %q, which is not this relationship's", h.Baseline)
 	case h.Clean && h.Digest != l.live.Load().digest():
 		return lost(TrackingLost, "the log's marks are not those that it was closed with")
+	case h.Clean && h.Stamp.Difference(d.Stamp) != "" && h.Stamp.Reverted(d.Stamp):
+		return lost(Reverted, "the image may be an older one or another disk: %s", h.Stamp.Difference(d.Stamp))
 	case h.Clean && h.Stamp.Difference(d.Stamp) != "":
 		return lost(ImageModified, "the image changed while the log was closed: %s", h.Stamp.Difference(d.Stamp))
 	case !h.Clean && h.BootID != boot:

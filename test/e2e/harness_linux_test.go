@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -11,6 +12,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -50,6 +53,12 @@ func prepared(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	built, shared = filepath.Join(dir, "bin"), filepath.Join(dir, "pki")
+	// The tests mostly wait, for intervals and for other processes.
+	flag.Parse()
+	if err := flag.Set("test.parallel", fmt.Sprint(max(4, runtime.GOMAXPROCS(0)))); err != nil {
+		fmt.Fprintln(os.Stderr, "e2e:", err)
+		return 1
+	}
 	if err := prepare(); err != nil {
 		fmt.Fprintln(os.Stderr, "e2e:", err)
 		return 1
@@ -122,6 +131,7 @@ type agent struct {
 	program string
 	args    []string
 	env     []string // beside that of the test
+	within  []string // the command that runs it; empty for none
 	address string
 	log     string
 	process *exec.Cmd
@@ -180,7 +190,8 @@ func (a *agent) tryStart() error {
 	if err != nil {
 		return err
 	}
-	process := exec.Command(filepath.Join(a.bin, a.program), a.args...)
+	line := append(append(slices.Clone(a.within), filepath.Join(a.bin, a.program)), a.args...)
+	process := exec.Command(line[0], line[1:]...)
 	process.Env = append(os.Environ(), a.env...)
 	process.Stdout, process.Stderr = log, log
 	process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}

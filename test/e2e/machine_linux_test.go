@@ -54,7 +54,7 @@ func newMachine(t *testing.T, size int64, faults string, disks ...string) *machi
 		m.misbehave(faults)
 	})
 	arguments := []string{"enable", vm, "--format", "raw", "--replica", m.reached, "--interval", interval.String(),
-		"--recovery-points", "2", "--hrl-limit", "none"}
+		"--recovery-points", "2", "--hrl-limit", "none", "--auto-resync", "off"}
 	for _, disk := range disks {
 		if err := os.WriteFile(m.imageOf(disk), nil, 0o600); err != nil {
 			t.Fatal(err)
