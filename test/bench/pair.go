@@ -130,7 +130,8 @@ func (p *pair) adopt(ctx context.Context, vm, address string) error {
 	if address == "" {
 		address = p.replicaAddress
 	}
-	_, err := p.ask(ctx, p.primaryIn, p.primaryAddress, "enable", vm, "--disk", p.image(vm), "--replica", address, "--use-existing")
+	_, err := p.ask(ctx, p.primaryIn, p.primaryAddress, "enable", vm, "--disk", p.image(vm), "--replica", address, "--use-existing",
+		"--auto-resync", "off")
 	if err != nil {
 		return err
 	}

@@ -15,7 +15,7 @@ func (d *demo) enable(ctx context.Context) error {
 	}
 	for _, args := range [][]string{
 		{"test-connection", d.person.replica},
-		{"enable", vmName, "--disk", d.image, "--replica", d.person.replica, "--use-existing"},
+		{"enable", vmName, "--disk", d.image, "--replica", d.person.replica, "--use-existing", "--auto-resync", "off"},
 	} {
 		if err := d.person.types(ctx, d.person.primary, args...); err != nil {
 			return err

@@ -78,7 +78,8 @@ func TestABackingChain(t *testing.T) {
 	tool(t, "qemu-img", "create", "-q", "-f", "qcow2", "-b", middle, "-F", "qcow2", top, fmt.Sprint(48*mib))
 	tool(t, "qemu-io", "-f", "qcow2", "-c", "write -P 6 3M 4M", "-c", "write -P 6 45M 1M", top)
 	p.replica.do("authorize", primaryName)
-	p.primary.do("enable", vm, "--disk", top+",id=root.img", "--format", "qcow2", "--replica-format", "raw", "--replica", p.reached)
+	p.primary.do("enable", vm, "--disk", top+",id=root.img", "--format", "qcow2", "--replica-format", "raw", "--replica", p.reached,
+		"--auto-resync", "off")
 	p.primary.try("describe", vm).wants(t, 0, "Stands on: "+middle, "Stands on: "+golden)
 	p.primary.do("start-initial", vm, "--wait")
 	chain := made{driver: "qcow2"}

@@ -133,11 +133,12 @@ func tool(t *testing.T, name string, args ...string) string {
 func (p *pair) image() string { return filepath.Join(p.images, "root.img") }
 func (p *pair) base() string  { return filepath.Join(p.storage, primaryName, vm, "root.img") }
 
-// enabled authorizes the primary and enables the VM with its image; more are arguments of enable.
+// enabled authorizes the primary and enables the VM with its image, whose resyncs a test starts, at any time of the day; more
+// are arguments of enable.
 func (p *pair) enabled(more ...string) {
 	p.t.Helper()
 	p.replica.do("authorize", primaryName)
-	p.primary.do(append([]string{"enable", vm, "--disk", p.image(), "--replica", p.reached}, more...)...)
+	p.primary.do(append([]string{"enable", vm, "--disk", p.image(), "--replica", p.reached, "--auto-resync", "off"}, more...)...)
 }
 
 // inStep makes an image of size bytes and the first copy of it.

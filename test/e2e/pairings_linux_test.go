@@ -119,7 +119,7 @@ func (p *pair) place(m made, content string, bases bool) {
 
 // enableAll are the arguments of enable for one disk on each kind.
 func (p *pair) enableAll(m made, onto []made, more ...string) []string {
-	arguments := []string{"enable", vm, "--replica", p.reached}
+	arguments := []string{"enable", vm, "--replica", p.reached, "--auto-resync", "off"}
 	for _, at := range onto {
 		arguments = append(arguments, "--disk",
 			fmt.Sprintf("%s,id=%s,format=%s,replica-format=%s", p.of(at), at.id(), m.format, at.format))
