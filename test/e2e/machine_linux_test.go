@@ -1,7 +1,6 @@
 package e2e_test
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
@@ -184,14 +183,10 @@ func (m *machine) noResync(newest string) {
 	}
 }
 
-// write writes a pattern through the disk's export, as a machine does that comes and goes.
+// write writes a pattern to a disk.
 func (m *machine) write(disk string, off, n int64, pattern byte) {
 	m.t.Helper()
-	uri := fmt.Sprintf("nbd+unix:///%s/%s?socket=%s", vm, disk, filepath.Join(m.dir, "agent-primary", "nbd.sock"))
-	output, err := exec.Command("qemu-io", "-f", "raw", "-c", fmt.Sprintf("write -P %d %d %d", pattern, off, n), uri).CombinedOutput()
-	if err != nil || !bytes.Contains(output, []byte("wrote")) {
-		m.t.Fatalf("%v: %s", err, output)
-	}
+	m.pair.write(vm, disk, off, n, pattern)
 }
 
 // awaitWrite waits until something is written to the disk's image.
