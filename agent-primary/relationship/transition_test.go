@@ -38,7 +38,9 @@ var operations = []operation{
 	{"suspend", func(r Record) (Record, []event.Event, error) { return r.suspend(noon, "why", nil) }},
 	{"resume", Record.resume},
 	{"resynchronize", func(r Record) (Record, []event.Event, error) { return r.resynchronize(noon, time.Time{}) }},
-	{"modified", func(r Record) (Record, []event.Event, error) { return r.modified(noon, replication.CauseImageModified, "root", "written") }},
+	{"modified", func(r Record) (Record, []event.Event, error) {
+		return r.modified(noon, replication.CauseImageModified, "root", "written")
+	}},
 	{"begin", func(r Record) (Record, []event.Event, error) { return r.begin(noon, blockdiff.BLAKE3, cuts(1)) }},
 	{"again", func(r Record) (Record, []event.Event, error) {
 		return r.again(noon, map[int]tracking.Cut{0: cuts(2)[0]}, "root", "written")
