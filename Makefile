@@ -1,7 +1,7 @@
 # make            builds the three binaries into bin/
 # make demo       resynchronizes a pair of real images on this machine, and checks the result
 # make test       everything that CI runs
-# make bench      measures against rsync and against the floor of the machine
+# make bench      measures against rsync, qemu-nbd and the floor of the machine
 # make lint       gofmt, vet, staticcheck
 # make fuzz       every fuzz target for FUZZTIME
 # make proto      generates the code of proto/;  make proto-check  style, compatibility, drift
