@@ -131,8 +131,8 @@ func (a *agent) stored() (bytes int64) {
 	return bytes
 }
 
-// TestAFailoverToAPoint fails over to an older point while the primary still runs: the replica's disk is what it was
-// then, and the primary is refused, also when it is started anew.
+// TestAFailoverToAPoint reads an older point and fails over to it while the primary still runs: the replica's disk is what
+// the primary's was then, and the primary is refused, also when it is started anew.
 func TestAFailoverToAPoint(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t, 32*mib, "", "root.img")
@@ -146,6 +146,9 @@ func TestAFailoverToAPoint(t *testing.T) {
 		t.Fatalf("the recovery points are %v", points)
 	}
 	point := points[0].GetId()
+	older := filepath.Join(m.dir, "older")
+	m.replica.do("export", vm, older, "--point", point[:8])
+	equal(t, kept, older)
 	m.replica.try("failover", vm, "--point", point[:8], "--dry-run").wants(t, 0, point[:12])
 	m.write("root.img", 8*mib, mib, 2)
 	m.replica.try("failover", vm, "--point", point[:8], "--yes").wants(t, 0, m.base(), "-blockdev")
