@@ -80,7 +80,11 @@ func TestAShellReadsWhatWasMeant(t *testing.T) {
 			if word[0] != "-blockdev" || b.Server.Path != socket || b.Server.Type != "unix" || b.Export != "web01/"+d.ID {
 				t.Fatalf("disk %q of %q: %q", d.ID, socket, word)
 			}
-			if word[2] != "-device" || !strings.Contains(word[3], "drive="+b.Node+",") || len(b.Node) > 31 || nodes[b.Node] {
+			var device struct{ Drive, ID string }
+			if err := json.Unmarshal([]byte(word[3]), &device); err != nil {
+				t.Fatal(err)
+			}
+			if word[2] != "-device" || device.Drive != b.Node || device.ID != b.Node || len(b.Node) > 31 || nodes[b.Node] {
 				t.Fatalf("disk %q has the node %q: %q", d.ID, b.Node, word)
 			}
 			nodes[b.Node] = true

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"fmt"
 	"net/url"
 	"strings"
 )
@@ -41,11 +40,7 @@ func (e export) blockdev() string {
 		Direct  bool `json:"direct"`
 		NoFlush bool `json:"no-flush"`
 	}
-	var text bytes.Buffer
-	encoder := json.NewEncoder(&text)
-	encoder.SetEscapeHTML(false)
-	// Of a struct of strings, numbers and booleans nothing can fail.
-	_ = encoder.Encode(struct {
+	return encoded(struct {
 		Driver         string `json:"driver"`
 		Node           string `json:"node-name"`
 		Server         server `json:"server"`
@@ -58,16 +53,34 @@ func (e export) blockdev() string {
 	}{
 		"nbd", e.node, server{"unix", e.socket}, e.name, reconnectDelay, openTimeout, "unmap", "off", cache{Direct: true},
 	})
-	return strings.TrimSuffix(text.String(), "\n")
 }
 
-// device is the value of QEMU's -device. Its write cache is one that the guest flushes.
+// device is the value of QEMU's -device. Its write cache is one that the guest flushes. In JSON, because QEMU makes such
+// devices after all others: libvirt gives its own fixed places on the bus, and one of them would be taken.
 func (e export) device() string {
-	value := fmt.Sprintf("virtio-blk-pci,drive=%s,id=%s,write-cache=on,werror=stop,rerror=stop", e.node, e.node)
+	sector := 0
 	if e.LogicalSectorSize > 512 {
-		value += fmt.Sprintf(",logical_block_size=%d,physical_block_size=%d", e.LogicalSectorSize, e.LogicalSectorSize)
+		sector = e.LogicalSectorSize
 	}
-	return value
+	return encoded(struct {
+		Driver     string `json:"driver"`
+		Drive      string `json:"drive"`
+		ID         string `json:"id"`
+		WriteCache string `json:"write-cache"`
+		WriteError string `json:"werror"`
+		ReadError  string `json:"rerror"`
+		Logical    int    `json:"logical_block_size,omitempty"`
+		Physical   int    `json:"physical_block_size,omitempty"`
+	}{"virtio-blk-pci", e.node, e.node, "on", "stop", "stop", sector, sector})
+}
+
+// encoded is a struct of strings, numbers and booleans, of which nothing can fail, as JSON in a line.
+func encoded(value any) string {
+	var text bytes.Buffer
+	encoder := json.NewEncoder(&text)
+	encoder.SetEscapeHTML(false)
+	_ = encoder.Encode(value)
+	return strings.TrimSuffix(text.String(), "\n")
 }
 
 // quote makes text one word of a POSIX shell.
