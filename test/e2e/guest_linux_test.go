@@ -97,13 +97,19 @@ func (m *machine) killedAt(crash string) {
 	m.primary.kill()
 	m.misbehave(crash)
 	_ = m.primary.tryStart() // which may end at the crash point before it serves
-	select {
-	case <-m.primary.ended:
-		m.primary.process = nil
-	case <-time.After(bound):
-		m.t.Fatalf("the primary does not come to %s", crash)
-	}
+	m.primary.awaitKilled()
 	m.misbehave("")
+}
+
+// awaitKilled waits until the agent has come to its crash point.
+func (a *agent) awaitKilled() {
+	a.t.Helper()
+	select {
+	case <-a.ended:
+		a.process = nil
+	case <-time.After(bound):
+		a.t.Fatalf("%s does not come to %v", a.program, a.env)
+	}
 }
 
 // TestAKilledPrimaryUnderLoad kills it at any moment: the load meets no error, every block that the replica does not have

@@ -184,11 +184,7 @@ func TestAHostLostInAResync(t *testing.T) {
 	m.primary.start()
 	stay := m.attach()
 	m.primary.do("resume", vm, "--resynchronize")
-	select {
-	case <-m.primary.ended:
-		m.primary.process = nil
-	case <-t.Context().Done():
-	}
+	m.primary.awaitKilled()
 	stay()
 	m.boot()
 	m.misbehave("")
