@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"math/rand/v2"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -49,6 +50,9 @@ func TestAGuestIsReplicatedWhileItRuns(t *testing.T) {
 	shipped := m.cycled()
 	committed := g.CommittedBefore(shipped)
 	g.Kill()
+	if said := g.Said(); strings.Contains(said, "I/O error") {
+		t.Errorf("the guest met an error:\n%s", said)
+	}
 	m.replica.do("failover", vm, "--yes")
 	var disks []guest.Disk
 	for _, disk := range m.replica.services().status(t.Context()).GetDisks() {

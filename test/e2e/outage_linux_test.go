@@ -17,7 +17,7 @@ import (
 // with what they write, no resync is needed, and everything is sent when it is back.
 func TestTwoMachinesWhileTheReplicaIsAway(t *testing.T) {
 	t.Parallel()
-	const size = 256 * mib
+	const size, piece = 128 * mib, 48 * mib
 	p := newPair(t)
 	p.replica.do("authorize", primaryName)
 	machines := map[string][]string{}
@@ -35,7 +35,7 @@ func TestTwoMachinesWhileTheReplicaIsAway(t *testing.T) {
 	write := func(pattern byte) {
 		for name, disks := range machines {
 			for _, disk := range disks {
-				p.write(name, disk, int64(pattern)*mib, 96*mib, pattern)
+				p.write(name, disk, int64(pattern)*mib, piece, pattern)
 			}
 		}
 	}
@@ -57,7 +57,7 @@ func TestTwoMachinesWhileTheReplicaIsAway(t *testing.T) {
 		write(pattern)
 	}
 	if grown := p.primary.resident() - before; grown > 32*mib {
-		t.Errorf("the primary's memory has grown by %d bytes while 3.4 GiB were written", grown)
+		t.Errorf("the primary's memory has grown by %d bytes while %d were written", grown, 6*6*piece)
 	}
 	if grown := p.primary.stored() - stored; grown > mib {
 		t.Errorf("the primary's state has grown by %d bytes", grown)
@@ -65,7 +65,7 @@ func TestTwoMachinesWhileTheReplicaIsAway(t *testing.T) {
 	for name, disks := range machines {
 		eventually(t, "the outage is told", func() bool { return p.primary.try("check", name).code == 1 })
 		p.primary.try("get", name).wants(t, 0, "Replicating", "Warning")
-		if pending := status(name).GetPendingBytes(); pending < int64(len(disks))*96*mib {
+		if pending := status(name).GetPendingBytes(); pending < int64(len(disks))*piece {
 			t.Errorf("%d bytes of %s are pending", pending, name)
 		}
 	}
