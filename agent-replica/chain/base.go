@@ -83,9 +83,10 @@ func (r *Record) LoseBase(diskID, why string) error {
 	return nil
 }
 
-// Doubt remembers that a base is not as this agent left it. It stands until a commit has proven the whole disk.
-// The pass of an open transfer begins again under a new session, because what it proved lay on another base.
-func (r *Record) Doubt(diskID, found string, stamp disk.Stamp) error {
+// Doubt remembers that a base, or with its name a layer, is not as this agent left it. It stands until a commit has proven
+// the whole disk. The pass of an open transfer begins again under a new session, because what it proved lay on another
+// content.
+func (r *Record) Doubt(diskID, layer, found string, stamp disk.Stamp) error {
 	d := r.Disk(diskID)
 	if d == nil {
 		return failure.New(failure.NotFound, failure.ReasonNotFound, "the replica has no such disk").On(r.VM, diskID)
@@ -94,7 +95,11 @@ func (r *Record) Doubt(diskID, found string, stamp disk.Stamp) error {
 		d.Doubt = found
 		r.tell(event.ResyncRequired(r.VM, diskID, replication.CauseReplicaRecordMismatch, found))
 	}
-	d.Base.Stamp = stamp
+	if layer == "" {
+		d.Base.Stamp = stamp
+	} else {
+		d.settleLayer(layer, stamp)
+	}
 	if t := r.Cursor(diskID); t != nil {
 		t.restart()
 		t.Session++

@@ -85,7 +85,7 @@ func (v *VM) Commit(c Commit) (Record, error) {
 	if v.users == 0 {
 		return Record{}, failure.New(failure.Internal, failure.ReasonWrongState, "the disks are not open").On(v.name, "")
 	}
-	if err := v.checkBases(record); err != nil {
+	if err := v.checkFiles(record); err != nil {
 		return Record{}, err
 	}
 	s, err := v.settle(record)
@@ -100,12 +100,15 @@ func (v *VM) Commit(c Commit) (Record, error) {
 	return record, nil
 }
 
-// checkBases refuses a commit whose layers stand on a base that another program has changed since it was opened: the
-// proof is of what it held before.
-func (v *VM) checkBases(record Record) error {
+// checkFiles refuses a commit whose layers stand on what another program has changed since it was opened: the proof is of
+// what it held before.
+func (v *VM) checkFiles(record Record) error {
 	for i := range record.Disks {
 		d := &record.Disks[i]
 		changed, err := v.changedBase(d)
+		if err == nil && changed == "" {
+			changed, err = v.changedLayer(d)
+		}
 		if err != nil {
 			return failure.Locate(err, v.name, d.ID)
 		}
@@ -131,7 +134,8 @@ func (v *VM) changedBase(d *Disk) (string, error) {
 	return found, v.noteDoubt(d.ID, d.Base.Stamp, found)
 }
 
-// settle makes everything durable that the commit's record will say.
+// settle makes everything durable that the commit's record will say. The stamps come last, because a stamp waits for a
+// moment where its file was just written.
 func (v *VM) settle(record Record) (settled, error) {
 	s := settled{written: map[string]bool{}, stamps: map[string]disk.Stamp{}}
 	for i := range record.Disks {
@@ -140,18 +144,28 @@ func (v *VM) settle(record Record) (settled, error) {
 			return settled{}, failure.Locate(err, v.name, d.ID)
 		}
 	}
+	for i := range record.Disks {
+		d := &record.Disks[i]
+		place := d.Base
+		if s.written[d.ID] {
+			place = d.Layers[len(d.Layers)-1].place()
+		} else if !d.Base.Incomplete {
+			continue
+		}
+		stamp, err := v.storage.Settle(place)
+		if err != nil {
+			return settled{}, failure.Locate(err, v.name, d.ID)
+		}
+		s.stamps[d.ID] = stamp
+	}
 	return s, nil
 }
 
+// settleDisk makes what the transfer wrote of a disk what it will be when it is closed, durably.
 func (v *VM) settleDisk(d *Disk, s settled) error {
 	opened := v.disks[d.ID]
 	if d.Base.Incomplete {
-		if err := opened.base.settle(); err != nil {
-			return err
-		}
-		stamp, err := v.storage.Settle(d.Base)
-		s.stamps[d.ID] = stamp
-		return err
+		return opened.base.settle()
 	}
 	top := len(d.Layers) - 1
 	if top < 0 || d.Layers[top].State != Receiving {
@@ -163,7 +177,20 @@ func (v *VM) settleDisk(d *Disk, s settled) error {
 		return err
 	}
 	s.written[d.ID] = true
-	return layer.Seal(v.parent(d, top))
+	return sealed(layer, v.parent(d, top))
+}
+
+// sealed is a layer's Seal, after which closing the file does not change it.
+func sealed(layer disk.Layer, parent disk.Parent) error {
+	if err := layer.Seal(parent); err != nil {
+		return err
+	}
+	if stamper, ok := layer.(disk.Stamper); ok {
+		if _, err := stamper.Stamp(); err != nil && !errors.Is(err, errors.ErrUnsupported) {
+			return err
+		}
+	}
+	return nil
 }
 
 func holdsAnything(layer disk.Layer) (bool, error) {

@@ -38,7 +38,7 @@ type Root struct {
 type settled struct {
 	// written are disks whose layer holds anything.
 	written map[string]bool
-	// stamps are those of bases that the transfer wrote itself.
+	// stamps are those of the files that the transfer wrote: a base itself, or a layer.
 	stamps map[string]disk.Stamp
 }
 
@@ -57,6 +57,7 @@ func (r *Record) commit(c Commit, s settled) error {
 	if err != nil {
 		return failure.New(failure.Internal, failure.ReasonInternal, "combine the roots: %w", err).On(r.VM, "")
 	}
+	doubted := slices.ContainsFunc(r.Disks, func(d Disk) bool { return d.Doubt != "" })
 	for _, root := range c.Roots {
 		d := r.Disk(root.Disk)
 		d.Root, d.Doubt = root.committed(prover), ""
@@ -67,11 +68,11 @@ func (r *Record) commit(c Commit, s settled) error {
 		r.dropLayers(d, func(l Layer) bool { return l.State == Receiving && !s.written[d.ID] })
 		for i := range d.Layers {
 			if d.Layers[i].State == Receiving {
-				d.Layers[i].State = Committed
+				d.Layers[i].State, d.Layers[i].Stamp = Committed, s.stamps[d.ID]
 			}
 		}
 	}
-	if r.Transfer.Kind != replication.KindDelta && len(s.written) > 0 {
+	if doubted || r.Transfer.Kind != replication.KindDelta && len(s.written) > 0 {
 		r.voidPoints()
 	}
 	r.Lineage, r.Cut, r.CommittedTransfer = c.Lineage, c.Cut, c.Transfer

@@ -22,6 +22,11 @@
 //     A resync that found a difference drops all points in the transaction of its commit.
 //   - A base carries the stamp with which this agent last settled it: prepared it, committed or merged into it, or
 //     closed it. Another stamp found is a doubt: it is remembered until a transfer has proven the whole disk.
+//   - A committed layer carries the stamp with which it was committed, made for a point, or last written because of a
+//     neighbour's merge. Another one found is a doubt as well. While a neighbour's merge has not ended, only what the agent's
+//     own writes cannot change is compared.
+//   - A commit that answers a doubt drops all points: what a point reads may have been changed where the newest content
+//     covers it.
 //   - A base is marked before this agent writes to it and settled after. While the agent writes it, in a first copy or
 //     a merge, or after it was killed there, only what the agent's own writes cannot change is compared, and what
 //     another program writes meanwhile is not seen. The cursors of an incomplete base renew its stamp, and a write long after the last, or after its

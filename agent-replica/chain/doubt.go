@@ -1,7 +1,10 @@
 package chain
 
 import (
+	"cmp"
 	"errors"
+	"fmt"
+	"path"
 
 	"vmreplica/blockdiff"
 	"vmreplica/internal/disk"
@@ -42,9 +45,12 @@ func (v *VM) settleBase(d Disk) error {
 	return errors.Join(err, recordErr)
 }
 
-// openDisk opens a disk. The stamp is looked at once more under the lock that the opening took: what it then is
+// openDisk opens a disk. The base's stamp is looked at once more under the lock that the opening took: what it then is
 // becomes the record's, with what follows from that.
 func (v *VM) openDisk(d Disk) (*Open, error) {
+	if _, err := v.changedLayer(&d); err != nil {
+		return nil, err
+	}
 	opened, err := OpenDisk(v.storage, d)
 	if err == nil || failure.Find(err).Reason != failure.ReasonReplicaRecord {
 		return opened, err
@@ -76,7 +82,7 @@ func (v *VM) noteDoubt(diskID string, known disk.Stamp, found string) error {
 	if err != nil {
 		return err
 	}
-	note := func(r *Record) error { return r.Doubt(diskID, found, stamp) }
+	note := func(r *Record) error { return r.Doubt(diskID, "", found, stamp) }
 	switch {
 	case held.Base.difference(stamp) == "":
 		return nil
@@ -119,14 +125,42 @@ func (v *VM) doubt(d *Disk) (string, error) {
 		return failure.Find(err).Message, nil
 	}
 	changed := d.Base.difference(stamp)
-	if changed == "" || d.Base.Incomplete {
+	if d.Base.Incomplete {
 		return d.Doubt, nil // nothing is claimed of an incomplete base; its next opening looks at it
+	}
+	if changed == "" {
+		found, err := v.changedLayer(d)
+		return cmp.Or(d.Doubt, found), err
 	}
 	found := "the base was changed by another program: " + changed
 	if d.Doubt != "" {
 		found = d.Doubt
 	}
 	return found, v.noteDoubt(d.ID, d.Base.Stamp, found)
+}
+
+// changedLayer says how a layer is not as this agent left it, and remembers the doubt; empty when all are.
+func (v *VM) changedLayer(d *Disk) (found string, err error) {
+	for i, layer := range d.Layers {
+		if layer.Stamp == (disk.Stamp{}) {
+			continue
+		}
+		stamp, err := v.storage.Stamp(layer.place())
+		if err != nil {
+			return "", err
+		}
+		difference := d.layerDifference(i, stamp)
+		if difference == "" {
+			continue
+		}
+		changed := fmt.Sprintf("the differencing disk %s was changed by another program: %s", path.Base(layer.File), difference)
+		_, err = v.Update(func(r *Record) error { return r.Doubt(d.ID, layer.File, changed, stamp) })
+		if err != nil {
+			return "", err
+		}
+		found = cmp.Or(found, changed)
+	}
+	return found, nil
 }
 
 // SaveCursor is Record.SaveCursor for what is durable already. With it goes the stamp of an incomplete base.

@@ -2,6 +2,7 @@ package chain
 
 import (
 	"path"
+	"slices"
 
 	"vmreplica/internal/disk"
 	"vmreplica/internal/replication"
@@ -9,6 +10,31 @@ import (
 
 func (r *Record) layerFile(d *Disk, transfer replication.ID) string {
 	return path.Join(r.Directory, d.ID+"."+transfer.Short()+d.layerKind().Extension)
+}
+
+// layerDifference says how the layer at index i, whose file now has this stamp, is not as this agent left it; empty when it
+// is. While a neighbour is merged the agent writes to it too, as the target or in its header: then only that is known
+// which its own writes do not change.
+func (d *Disk) layerDifference(i int, now disk.Stamp) string {
+	known := d.Layers[i].Stamp
+	switch {
+	case d.Layers[i].State == Receiving || known == (disk.Stamp{}):
+		return ""
+	case i > 0 && d.Layers[i-1].State == Merging || i+1 < len(d.Layers) && d.Layers[i+1].State == Merging:
+		return known.Difference(withoutWrites(known, now))
+	default:
+		return known.Difference(now)
+	}
+}
+
+// settleLayer says that the stamp is the file's from now on.
+func (d *Disk) settleLayer(file string, stamp disk.Stamp) {
+	d.Layers = slices.Clone(d.Layers)
+	for i := range d.Layers {
+		if d.Layers[i].File == file {
+			d.Layers[i].Stamp = stamp
+		}
+	}
 }
 
 // newLayer is the one that the transfer, which is open, fills.

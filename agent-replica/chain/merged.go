@@ -18,9 +18,9 @@ func (v *VM) NextMerge(record Record) (diskID, file string, held bool) {
 	return "", "", held
 }
 
-// StartMerge marks a layer; see Record.StartMerge. WRONG_STATE while somebody reads what it would be merged into. A base
-// that another program has changed while it was open is merged into all the same, and the doubt is in the record then:
-// from here on its stamp tells less.
+// StartMerge marks a layer; see Record.StartMerge. WRONG_STATE while somebody reads what it would be merged into. What
+// another program has changed while it was open is merged into all the same, and the doubt is in the record then: from here
+// on its stamp tells less.
 func (v *VM) StartMerge(diskID, file string, bytes int64) (Record, error) {
 	v.turn.Lock()
 	defer v.turn.Unlock()
@@ -37,9 +37,13 @@ func (v *VM) StartMerge(diskID, file string, bytes int64) (Record, error) {
 			On(v.name, diskID)
 	}
 	if i == 0 {
-		if _, err := v.changedBase(d); err != nil {
-			return Record{}, failure.Locate(err, v.name, diskID)
-		}
+		_, err = v.changedBase(d)
+	}
+	if err == nil {
+		_, err = v.changedLayer(d)
+	}
+	if err != nil {
+		return Record{}, failure.Locate(err, v.name, diskID)
 	}
 	return v.Update(func(r *Record) error { return r.StartMerge(diskID, file, bytes) })
 }
@@ -57,12 +61,12 @@ func (v *VM) FinishMerge(diskID string, m Merged) (Record, error) {
 	if err != nil {
 		return Record{}, err
 	}
-	stamp, err := v.finishTarget(d, i)
+	below, above, err := v.finishTarget(d, i)
 	if err != nil {
 		return Record{}, failure.Locate(err, v.name, diskID)
 	}
 	merged := d.Layers[i].File
-	record, err = v.Update(func(r *Record) error { return r.FinishMerge(diskID, stamp, m) })
+	record, err = v.Update(func(r *Record) error { return r.FinishMerge(diskID, below, above, m) })
 	if err != nil {
 		return Record{}, err
 	}
@@ -71,31 +75,36 @@ func (v *VM) FinishMerge(diskID string, m Merged) (Record, error) {
 	return record, nil
 }
 
-// finishTarget makes what the layer at index i was merged into, and the layer above, what they are without it. Of a base
-// it answers the stamp.
-func (v *VM) finishTarget(d *Disk, i int) (disk.Stamp, error) {
-	opened := v.disks[d.ID]
+// finishTarget makes what the layer at index i was merged into, and the layer above, what they are without it, and answers
+// their stamps.
+func (v *VM) finishTarget(d *Disk, i int) (below, above disk.Stamp, err error) {
+	opened, target := v.disks[d.ID], d.Base
 	if i > 0 {
-		below := opened.layer(d.Layers[i-1].File)
-		if err := below.Seal(v.parent(d, i-1)); err != nil {
-			return disk.Stamp{}, err
-		}
-		return disk.Stamp{}, v.reparent(d, i)
+		target = d.Layers[i-1].place()
+		err = sealed(opened.layer(target.File), v.parent(d, i-1))
 	}
-	if err := v.reparent(d, i); err != nil {
-		return disk.Stamp{}, err
+	if err == nil {
+		err = v.reparent(d, i)
 	}
-	if err := opened.base.settle(); err != nil {
-		return disk.Stamp{}, err
+	if err == nil && i == 0 {
+		err = opened.base.settle()
 	}
-	return v.storage.Settle(d.Base)
+	if err != nil {
+		return below, above, err
+	}
+	if below, err = v.storage.Settle(target); err == nil && stands(d, i+1) {
+		above, err = v.storage.Settle(d.Layers[i+1].place())
+	}
+	return below, above, err
 }
 
-// reparent makes the layer above the one at index i stand on what lies below that; a receiving one has no parent yet.
+// stands says whether there is a layer at that index that has a parent; a receiving one has none yet.
+func stands(d *Disk, i int) bool { return i < len(d.Layers) && d.Layers[i].State != Receiving }
+
+// reparent makes the layer above the one at index i stand on what lies below that.
 func (v *VM) reparent(d *Disk, i int) error {
-	above := i + 1
-	if len(d.Layers) <= above || d.Layers[above].State == Receiving {
+	if !stands(d, i+1) {
 		return nil
 	}
-	return v.disks[d.ID].layer(d.Layers[above].File).Seal(v.parent(d, i))
+	return sealed(v.disks[d.ID].layer(d.Layers[i+1].File), v.parent(d, i))
 }

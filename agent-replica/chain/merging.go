@@ -35,8 +35,8 @@ type Merged struct {
 }
 
 // FinishMerge takes the merged layer out of the table; its file becomes garbage. What lies below it holds all of it,
-// durably; of a base, stamp is its own from now on.
-func (r *Record) FinishMerge(diskID string, stamp disk.Stamp, m Merged) error {
+// durably. The stamps are its own from now on, and that of the layer above, which is committed when it has one.
+func (r *Record) FinishMerge(diskID string, below, above disk.Stamp, m Merged) error {
 	d, i, err := r.mergeable(diskID, func(l Layer) bool { return l.State == Merging })
 	if err != nil {
 		return err
@@ -45,7 +45,12 @@ func (r *Record) FinishMerge(diskID string, stamp disk.Stamp, m Merged) error {
 	r.discard(merged.File)
 	d.Layers = slices.Delete(slices.Clone(d.Layers), i, i+1)
 	if i == 0 {
-		d.Base.settle(stamp)
+		d.Base.settle(below)
+	} else {
+		d.Layers[i-1].Stamp = below
+	}
+	if i < len(d.Layers) {
+		d.Layers[i].Stamp = above
 	}
 	if r.FailingOver() {
 		r.Failover.MergedBytes += m.Bytes

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"vmreplica/internal/disk"
 	"vmreplica/internal/failure"
 	"vmreplica/internal/replication"
 )
@@ -64,7 +65,7 @@ func mergeNext(r *Record) func(*Record) error {
 		switch {
 		case at < 0:
 		case d.Layers[at].State == Merging:
-			return func(r *Record) error { return r.FinishMerge(d.ID, stampOfBase, Merged{}) }
+			return func(r *Record) error { return r.FinishMerge(d.ID, stampOfBase, disk.Stamp{}, Merged{}) }
 		default:
 			return func(r *Record) error { return r.StartMerge(d.ID, d.Layers[at].File, 1) }
 		}

@@ -71,7 +71,7 @@ type Disk struct {
 	Layers []Layer
 	// Root is the disk's last proven root.
 	Root blockdiff.Hash
-	// Doubt says in words how the base was found changed; empty when it was not. A commit clears it.
+	// Doubt says in words how the base or a layer was found changed; empty when none was. A commit clears it.
 	Doubt string
 }
 
@@ -140,7 +140,13 @@ type Layer struct {
 	Kind     replication.ResyncKind
 	// Point is set where the layer stands on a recovery point: all that lies below it, together, is that point.
 	Point *Point `json:",omitempty"`
+	// Stamp is the file's when this agent last settled it: committed it, made it for a point, or was done with the merge of
+	// a neighbour. Zero while it is receiving, and in records of before it was kept.
+	Stamp disk.Stamp
 }
+
+// place is the layer's file as Storage stamps it.
+func (l Layer) place() Base { return Base{File: l.File, Format: l.Format} }
 
 // told says whether the layer's merge is worth an event: those of cycles come every few seconds.
 func (l Layer) told() bool { return l.Kind != replication.KindDelta }

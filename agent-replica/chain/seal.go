@@ -55,7 +55,7 @@ func (r *Record) pointLayers(id replication.ID) []Layer {
 	return layers
 }
 
-// makePoint makes the files, each on the top of its disk.
+// makePoint makes the files, each on the top of its disk, and stamps the layers.
 func (v *VM) makePoint(record Record, layers []Layer) (made []disk.Layer, err error) {
 	for i := range record.Disks {
 		d := &record.Disks[i]
@@ -64,8 +64,13 @@ func (v *VM) makePoint(record Record, layers []Layer) (made []disk.Layer, err er
 			return made, failure.Locate(err, v.name, d.ID)
 		}
 		made = append(made, layer)
-		if err := layer.Seal(v.parent(d, len(d.Layers))); err != nil {
+		if err := sealed(layer, v.parent(d, len(d.Layers))); err != nil {
 			return made, failure.Locate(err, v.name, d.ID)
+		}
+	}
+	for i := range layers {
+		if layers[i].Stamp, err = v.storage.Settle(layers[i].place()); err != nil {
+			return made, failure.Locate(err, v.name, record.Disks[i].ID)
 		}
 	}
 	return made, nil

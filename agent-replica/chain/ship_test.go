@@ -104,7 +104,7 @@ func TestADoubtEndsADelta(t *testing.T) {
 	begun := begin(transferA, replication.KindDelta, false)
 	r := must(t, heldRecord(0), begun, attach(transferA), shipAll(transferA, cutOfDelta, rootOfA))
 	c := shippedCommit(&r, transferA, cutOfDelta)
-	r = must(t, r, func(r *Record) error { return r.Doubt("root", "it changed", disk.Stamp{Inode: 8}) })
+	r = must(t, r, func(r *Record) error { return r.Doubt("root", "", "it changed", disk.Stamp{Inode: 8}) })
 	if err := r.commit(c, allWritten(&r)); reasonOf(err) != failure.ReasonReplicaRecord {
 		t.Errorf("the commit: %v", err)
 	}

@@ -33,9 +33,9 @@ type Storage interface {
 	Remove(files ...string) error
 	// RemoveDirectory deletes a directory; one that is not empty stays and is no error.
 	RemoveDirectory(directory string) error
-	// Stamp is a base's present stamp.
+	// Stamp is the present stamp of a base or, by its file, of a layer.
 	Stamp(b Base) (disk.Stamp, error)
-	// Settle makes a base durable with its times, so that a loss of power cannot take its stamp back, and answers it.
+	// Settle makes a base or a layer durable with its times, so that a loss of power cannot take its stamp back, and answers it.
 	Settle(b Base) (disk.Stamp, error)
 	// Path is where an operator finds a file. It is never opened.
 	Path(file string) string

@@ -217,7 +217,7 @@ func TestEveryTransitionInEveryState(t *testing.T) {
 		{"start merge", root(func(r *Record) error { return r.StartMerge("root", lowestOf(r, "root"), 1) }), map[string]string{
 			"unprepared": state, "releasing": state, "empty": state, "adopted": state, "first copy": state,
 			"beginning": state, "open": state, "proven": state, "verifying": state}},
-		{"finish merge", root(func(r *Record) error { return r.FinishMerge("root", stampOfBase, Merged{}) }), map[string]string{
+		{"finish merge", root(func(r *Record) error { return r.FinishMerge("root", stampOfBase, disk.Stamp{}, Merged{}) }), map[string]string{
 			"unprepared": state, "releasing": state, "empty": state, "adopted": state, "first copy": state,
 			"beginning": state, "open": state, "proven": state, "verifying": state, "one waits": state, "two wait": state}},
 		{"release and keep", root(func(r *Record) error { return r.release(false) }), map[string]string{
@@ -225,7 +225,7 @@ func TestEveryTransitionInEveryState(t *testing.T) {
 		{"release and delete", root(func(r *Record) error { return r.release(true) }), nil},
 		{"a term below", root(func(r *Record) error { return r.RaiseTerm(2) }), everyState(t, failure.ReasonStaleTerm)},
 		{"a term above", root(func(r *Record) error { return r.RaiseTerm(4) }), nil},
-		{"doubt", root(func(r *Record) error { return r.Doubt("root", "it changed", disk.Stamp{Inode: 8}) }),
+		{"doubt", root(func(r *Record) error { return r.Doubt("root", "", "it changed", disk.Stamp{Inode: 8}) }),
 			map[string]string{"releasing": failure.ReasonNotFound}},
 	}
 	for _, transition := range transitions {
@@ -355,10 +355,10 @@ func randomStep(rng *rand.Rand) func(*Record) error {
 		},
 		func(r *Record) error { return r.Abort(transfer) },
 		func(r *Record) error { return r.StartMerge("root", lowestOf(r, "root"), 1) },
-		func(r *Record) error { return r.FinishMerge("root", stampOfBase, Merged{}) },
+		func(r *Record) error { return r.FinishMerge("root", stampOfBase, disk.Stamp{}, Merged{}) },
 		func(r *Record) error { return r.StartMerge("data", lowestOf(r, "data"), 1) },
-		func(r *Record) error { return r.FinishMerge("data", stampOfBase, Merged{}) },
-		func(r *Record) error { return r.Doubt("data", "it changed", disk.Stamp{Inode: rng.Uint64()}) },
+		func(r *Record) error { return r.FinishMerge("data", stampOfBase, disk.Stamp{}, Merged{}) },
+		func(r *Record) error { return r.Doubt("data", "", "it changed", disk.Stamp{Inode: rng.Uint64()}) },
 	}
 	return steps[rng.IntN(len(steps))]
 }
@@ -455,7 +455,7 @@ func TestALostBaseIsNeverGoneOnWith(t *testing.T) {
 }
 
 func TestADoubtLastsUntilACommit(t *testing.T) {
-	r := must(t, states(t)["proven"], func(r *Record) error { return r.Doubt("root", "it changed", disk.Stamp{Inode: 8}) })
+	r := must(t, states(t)["proven"], func(r *Record) error { return r.Doubt("root", "", "it changed", disk.Stamp{Inode: 8}) })
 	cursor := r.Cursor("root")
 	if cursor.Segment != 0 || cursor.Proven {
 		t.Errorf("the pass over a changed base goes on at %+v", cursor)

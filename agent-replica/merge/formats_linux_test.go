@@ -216,11 +216,7 @@ func TestChainsOfEveryFormat(t *testing.T) {
 			h.agree("merged", now)
 			wantContent(t, h.world, now)
 			check(t, h.checkSettled(recordOf(t, h.world)))
-			doubts, err := h.vm().Doubts()
-			check(t, err)
-			if all := strings.Join(doubts, ""); all != "" {
-				t.Errorf("after the merge: %s", all)
-			}
+			check(t, h.undoubted())
 		})
 	}
 }

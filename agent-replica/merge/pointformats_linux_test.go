@@ -96,6 +96,9 @@ func (h *hostLife) whole(when string) {
 		h.host.linked(id)
 	}
 	wantContent(h.host.t, h.world, h.now)
+	if err := h.undoubted(); err != nil {
+		h.host.t.Fatalf("%s: %v", when, err)
+	}
 }
 
 // TestPointsOfEveryFormat lives with points on the host's files: other programs read the chain and every point as we do,

@@ -152,8 +152,20 @@ func pinContent(pin *chain.Pin) (models, error) {
 	return content, nil
 }
 
+// undoubted says that what this agent itself left is not taken for another program's.
+func (w *world) undoubted() error {
+	doubts, err := w.vm().Doubts()
+	if all := strings.Join(doubts, ""); err == nil && all != "" {
+		err = errors.New(all)
+	}
+	return err
+}
+
 // checkPoints compares every point that the record keeps with what its cut was.
 func (w *world) checkPoints(wanted promised) error {
+	if err := w.undoubted(); err != nil {
+		return err
+	}
 	record, err := w.vm().Record()
 	if err != nil {
 		return err

@@ -63,6 +63,12 @@ func pointed(t *testing.T, b *bed) map[replication.ID][]byte {
 			at := int64(i) << 20
 			_, err := opened.Top().WriteAt(bytes.Repeat([]byte{byte(i)}, 64<<10), at)
 			check(t, errors.Join(err, opened.Top().Zero(0, 4096*int64(i)), opened.Top().Flush()))
+			_, err = vm.Update(func(r *chain.Record) (err error) {
+				layer := &r.Disks[0].Layers[i-1]
+				layer.Stamp, err = files.Settle(chain.Base{File: layer.File})
+				return err
+			})
+			check(t, err)
 			copy(content[at:], bytes.Repeat([]byte{byte(i)}, 64<<10))
 			clear(content[:4096*i])
 		}

@@ -35,9 +35,11 @@ var losses = []struct {
 	{"no log", func(m *machine) { m.primary.away(func() { m.must(os.Remove(m.log())) }) }, "TrackingLost"},
 	{"a log cut short in use", func(m *machine) { m.must(os.Truncate(m.log(), 0)) }, "HrlWriteFailed"},
 	{"an older log", func(m *machine) { m.putBack(m.primary, m.log()) }, "Reverted"},
-	{"an edited image", func(m *machine) { m.primary.away(func() { m.edit(m.imageOf(m.disks[0])) }) }, "ImageModified"},
+	{"an edited image", func(m *machine) { m.primary.away(func() { m.edit(m.imageOf(m.disks[0]), "raw") }) }, "ImageModified"},
 	{"an older image", func(m *machine) { m.putBack(m.primary, m.imageOf(m.disks[0])) }, "Reverted"},
-	{"an edited base", func(m *machine) { m.replica.away(func() { m.edit(m.base()) }) }, "ReplicaRecordMismatch"},
+	{"an edited base", func(m *machine) { m.replica.away(func() { m.edit(m.base(), "raw") }) }, "ReplicaRecordMismatch"},
+	{"an edited layer", func(m *machine) { layer := m.layer(); m.replica.away(func() { m.edit(layer, "qcow2") }) }, "ReplicaRecordMismatch"},
+	{"an older layer", func(m *machine) { m.putBack(m.replica, m.layer()) }, "ReplicaRecordMismatch"},
 	{"an older replica", func(m *machine) { m.putBack(m.replica, m.storage, filepath.Join(m.dir, "agent-replica")) }, "ReplicaRecordMismatch"},
 }
 
@@ -173,9 +175,21 @@ func (m *machine) flipMarks() {
 }
 
 // edit is another program that writes to an image.
-func (m *machine) edit(path string) {
+func (m *machine) edit(path, format string) {
 	m.t.Helper()
-	tool(m.t, "qemu-io", "-f", "raw", "-c", "write -P 9 20m 64k", path)
+	tool(m.t, "qemu-io", "-f", format, "-c", "write -P 9 20m 64k", path)
+}
+
+// layer is the file of the first disk's only differencing disk, which stands on its point: the cycles are merged into it.
+func (m *machine) layer() (file string) {
+	m.t.Helper()
+	eventually(m.t, "the cycle is merged", func() bool {
+		found, err := filepath.Glob(m.base() + ".*")
+		m.must(err)
+		file = found[0]
+		return len(found) == 1
+	})
+	return file
 }
 
 // putBack has the files be what they were before the machine wrote for a while.
