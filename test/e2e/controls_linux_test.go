@@ -71,6 +71,8 @@ func TestTheOracleFindsMarksThatWereClearedEarly(t *testing.T) {
 			m.misbehave(control.faults)
 			m.primary.start()
 			m.write("root.img", 16*mib, 4096, 2)
+			// With the fault nothing is pending before anything has committed.
+			eventually(t, "a cycle", func() bool { return m.status().GetLastCycle() != nil })
 			m.sent()
 			if exact := m.exact(); exact != control.exact {
 				t.Errorf("the replica is what the primary was: %v", exact)
