@@ -183,6 +183,21 @@ func TestALostAnswerIsAdopted(t *testing.T) {
 }
 
 // TestAnUnreachableReplicaOnlyAccumulates tells connection problems from tracking problems.
+func TestAChangedIntervalHoldsAtOnce(t *testing.T) {
+	s := newSite(t, "root.img")
+	s.interval = 24 * time.Hour
+	a, exports := s.replicating()
+	defer detach(a, exports)
+	s.await(a, "the next cycle", func(v relationship.View) bool { return v.NextCycle.After(time.Now()) })
+	scribble(t, exports, 40)
+	for _, interval := range []time.Duration{30 * time.Millisecond, 24 * time.Hour, 50 * time.Millisecond} {
+		if _, err := a.Update(t.Context(), "web01", relationship.Update{Interval: &interval}, state.Request{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.inStep(a)
+}
+
 func TestAnUnreachableReplicaOnlyAccumulates(t *testing.T) {
 	s := newSite(t, "root.img", "data.img")
 	a, exports := s.replicating()

@@ -37,8 +37,10 @@ type owner struct {
 	version   uint64
 	notBefore time.Time
 	checkAt   time.Time
-	cycleAt   time.Time
-	keptAt    time.Time
+	// cycleAt is when the next cycle is due by cycleEvery, the interval.
+	cycleAt    time.Time
+	cycleEvery time.Duration
+	keptAt     time.Time
 	// frozen counts those who want no task to run. erased ends the owner.
 	frozen int
 	erased bool
@@ -151,6 +153,9 @@ func (o *owner) steer(ctx context.Context) time.Duration {
 	o.judgeMachine()
 	o.startByPolicy(time.Now())
 	now, record := time.Now(), o.record()
+	if every := record.Spec.CycleInterval(); every != o.cycleEvery && !o.cycleAt.IsZero() {
+		o.schedule(record, now) // the interval was changed, and holds at once
+	}
 	todo, wake := next(record, now, due{check: o.checkAt, cycle: o.cycleAt})
 	o.showNextCycle(record, todo)
 	if o.frozen > 0 {
@@ -180,6 +185,12 @@ func (o *owner) steer(ctx context.Context) time.Duration {
 	return min(wait, wake.Sub(now))
 }
 
+// schedule finds when the next cycle is due after the one that was due last at since.
+func (o *owner) schedule(record Record, since time.Time) {
+	o.cycleEvery = record.Spec.CycleInterval()
+	o.cycleAt = schedule.NextCycle(schedule.Boundary(string(record.UID), since, o.cycleEvery), time.Now(), o.cycleEvery)
+}
+
 // How long a task that ended without changing anything is held back, by whether it failed.
 const (
 	heldBack       = time.Second
@@ -195,9 +206,7 @@ func (o *owner) reap() {
 		o.checkAt = time.Now().Add(o.checkWait())
 	}
 	if w.todo == taskCycle {
-		record := o.record()
-		interval := record.Spec.CycleInterval()
-		o.cycleAt = schedule.NextCycle(schedule.Boundary(string(record.UID), w.began, interval), time.Now(), interval)
+		o.schedule(o.record(), w.began)
 	}
 	o.live.change(func(l *Live) {
 		l.Activity, l.Waiting, l.NextAttempt = replication.Idle, false, time.Time{}
