@@ -49,7 +49,10 @@ func (r Record) withLogs() (Record, []event.Event, error) {
 
 // knownLog is what the log of a disk is judged by.
 func (r Record) knownLog(index int) hrl.Disk {
-	known := hrl.Disk{Identity: r.Disks[index].Log.Identity, Opened: r.Disks[index].Log.Opened}
+	known := hrl.Disk{
+		Identity: r.Disks[index].Log.Identity, Opened: r.Disks[index].Log.Opened,
+		Closed: r.Disks[index].ClosedStamp != disk.Stamp{},
+	}
 	baselines := []replication.ID{r.Lineage}
 	if r.Resync != nil {
 		baselines = append(baselines, r.Resync.Lineage, r.Resync.Disks[index].Cut.Since)

@@ -80,7 +80,7 @@ func openLive(o LiveOptions) (*Disk, error) {
 	d.known.Size, d.known.Stamp = o.Image.Size(), stamp
 	log, err := hrl.Open(o.Logs, o.Log, d.known)
 	if err != nil {
-		log, err = hrl.InMemory(d.known.Size, hrl.Loss{Cause: hrl.WriteFailed, Evidence: err.Error()})
+		log, err = hrl.InMemory(d.known, hrl.Loss{Cause: hrl.WriteFailed, Evidence: err.Error()})
 	}
 	if err != nil {
 		return nil, err

@@ -248,6 +248,55 @@ func TestAnOlderCopyPutBack(t *testing.T) {
 	}
 }
 
+// TestACopyOfBeforeTheClosing puts back what the log was while it was open, which looks like what a killed agent leaves.
+func TestACopyOfBeforeTheClosing(t *testing.T) {
+	b := newBench(t)
+	l := b.begun()
+	copied, err := os.ReadFile(b.path())
+	must(t, err)
+	must(t, l.Mark(0, 1))
+	must(t, l.Close(b.disk.Stamp))
+	b.disk.Closed = true
+	closed, err := os.ReadFile(b.path())
+	must(t, err)
+	for _, c := range []struct {
+		content []byte
+		want    hrl.Cause
+	}{{closed, hrl.None}, {copied, hrl.Reverted}} {
+		must(t, os.WriteFile(b.path(), c.content, 0o600))
+		l = b.open()
+		if got := l.Loss(); got.Cause != c.want {
+			t.Errorf("the log is %v, want %v", got, c.want)
+		}
+		must(t, l.Abandon())
+	}
+	// An agent that is killed when it has opened the log, and before it has recorded that, still has it as closed.
+	must(t, os.WriteFile(b.path(), closed, 0o600))
+	must(t, b.open().Abandon())
+	l = b.open()
+	if got := l.Loss(); got.Cause != hrl.None {
+		t.Errorf("opened and not recorded it is %v", got)
+	}
+	must(t, l.Abandon())
+}
+
+// TestALogThatWasNotThereForAWhile serves the disk without its log between a kill and the log's return.
+func TestALogThatWasNotThereForAWhile(t *testing.T) {
+	b := newBench(t)
+	l := b.begun()
+	must(t, l.Mark(0, 1))
+	must(t, l.Abandon())
+	l, err := hrl.InMemory(b.disk, hrl.Loss{Cause: hrl.WriteFailed, Evidence: "no room"})
+	must(t, err)
+	b.disk.Opened = l.Opened()
+	must(t, l.Close(b.disk.Stamp))
+	l = b.open()
+	defer l.Abandon()
+	if got := l.Loss(); got.Cause != hrl.Reverted {
+		t.Fatalf("the log that does not know of it is %v", got)
+	}
+}
+
 func TestInspectTellsWhatIsThere(t *testing.T) {
 	b := newBench(t)
 	l := b.begun()

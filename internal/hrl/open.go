@@ -21,8 +21,10 @@ type Disk struct {
 	// Baselines are those that the log may follow: the acknowledged lineage, an outstanding one, the Begin of a resync
 	// under way. Empty: none is, and whatever the log follows is as good.
 	Baselines []replication.ID
-	// Opened is the open counter that was recorded last; 0 when none was.
+	// Opened is the open counter that was recorded last; 0 when none was. Closed says that the log was closed in order
+	// since.
 	Opened uint64
+	Closed bool
 	// Stamp is the image's now, before anybody writes to it.
 	Stamp disk.Stamp
 }
@@ -71,13 +73,18 @@ func Open(dir durable.Dir, name string, d Disk) (*Log, error) {
 }
 
 // InMemory is a log without a file, lost from the beginning: it serves a disk whose log cannot be had, so that the
-// machine can run.
-func InMemory(size int64, loss Loss) (*Log, error) {
-	mapped, err := mapMemory(FileBytes(size))
+// machine can run. It counts as an opening of a log that was opened before: should that be found again, it lacks what was
+// written meanwhile.
+func InMemory(d Disk, loss Loss) (*Log, error) {
+	mapped, err := mapMemory(FileBytes(d.Size))
 	if err != nil {
 		return nil, err
 	}
-	return newLog(nil, "in memory", nil, mapped, header{DiskSize: size, Lost: loss}), nil
+	h := header{DiskSize: d.Size, Opened: d.Opened, Lost: loss}
+	if h.Opened > 0 {
+		h.Opened++
+	}
+	return newLog(nil, "in memory", nil, mapped, h), nil
 }
 
 // read is the header of a log that can be taken as it is, or the damage that keeps it from that.
@@ -144,6 +151,8 @@ func (l *Log) judge(d Disk, boot string, file fileID) Loss {
 	case h.Opened < d.Opened:
 		return lost(Reverted, "the log is an older copy: it was opened %d times, and the agent has opened it %d times",
 			h.Opened, d.Opened)
+	case !h.Clean && d.Closed && h.Opened == d.Opened:
+		return lost(Reverted, "the log is an older copy: it is open, and the agent has closed it")
 	case len(d.Baselines) > 0 && !slices.Contains(d.Baselines, h.Baseline):
 		return lost(Reverted, "the log follows the baseline %q, which is not this relationship's", h.Baseline)
 	case h.Clean && h.Digest != l.live.Load().digest():

@@ -34,6 +34,7 @@ var losses = []struct {
 	{"a flipped mark", func(m *machine) { m.primary.away(m.flipMarks) }, "TrackingLost"},
 	{"no log", func(m *machine) { m.primary.away(func() { m.must(os.Remove(m.log())) }) }, "TrackingLost"},
 	{"a log cut short in use", func(m *machine) { m.must(os.Truncate(m.log(), 0)) }, "HrlWriteFailed"},
+	{"a log of before it was closed", (*machine).putOpenLogBack, "Reverted"},
 	{"an older log", func(m *machine) { m.putBack(m.primary, m.log()) }, "Reverted"},
 	{"an edited image", func(m *machine) { m.primary.away(func() { m.edit(m.imageOf(m.disks[0]), "raw") }) }, "ImageModified"},
 	{"an older image", func(m *machine) { m.putBack(m.primary, m.imageOf(m.disks[0])) }, "Reverted"},
@@ -83,6 +84,42 @@ func TestALogWithoutRoom(t *testing.T) {
 	m.write("root.img", 16*mib, 4096, 2)
 	m.primary.try("resync", vm, "--force", "--wait").wants(t, 0, "Done")
 	m.isInStep()
+}
+
+// TestLogsThatWereNotThereForAWhile has both logs of a machine away between two kills, and the machine writes meanwhile:
+// what they say when they are back counts for nothing, on the disk that was named and on the other.
+func TestLogsThatWereNotThereForAWhile(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t, 32*mib, "", "root.img", "data.img")
+	m.primary.do("start-initial", vm, "--wait")
+	write := func(at int64, pattern byte) {
+		for _, disk := range m.disks {
+			m.write(disk, at, mib, pattern)
+		}
+	}
+	write(4*mib, 1)
+	m.sent()
+	leave := m.attach()
+	m.primary.kill()
+	leave()
+	logs := filepath.Dir(m.log())
+	tool(t, "mount", "-t", "tmpfs", "-o", "size=4k", "none", logs)
+	t.Cleanup(func() { _ = syscall.Unmount(logs, syscall.MNT_DETACH) }) // which fails when the test has done it
+	m.primary.start()
+	leave = m.attach()
+	write(8*mib, 2)
+	m.awaitCause("HrlWriteFailed")
+	m.primary.kill()
+	leave()
+	m.must(syscall.Unmount(logs, 0))
+	m.primary.start()
+	write(12*mib, 3)
+	m.primary.try("resync", vm, "--wait").wants(t, 0, "Done")
+	m.sent()
+	exported, _ := m.export()
+	for _, disk := range m.disks {
+		equal(t, m.imageOf(disk), filepath.Join(exported, disk+".raw"))
+	}
 }
 
 // inStep is a machine that has written, and whose replica has it.
@@ -190,6 +227,19 @@ func (m *machine) layer() (file string) {
 		return len(found) == 1
 	})
 	return file
+}
+
+// putOpenLogBack has the log be what it was while the agent had it open, before the machine wrote for a while.
+func (m *machine) putOpenLogBack() {
+	m.t.Helper()
+	leave := m.attach()
+	kept, err := os.ReadFile(m.log())
+	m.must(err)
+	m.primary.do("suspend", vm)
+	m.write("root.img", 24*mib, mib, 4)
+	leave()
+	m.primary.away(func() { m.must(os.WriteFile(m.log(), kept, 0o600)) })
+	m.primary.do("resume", vm)
 }
 
 // putBack has the files be what they were before the machine wrote for a while.
