@@ -50,7 +50,7 @@ func run(t *testing.T, sockets []string, name string, arguments ...string) {
 	})
 	for _, socket := range sockets {
 		for begun := time.Now(); ; time.Sleep(5 * time.Millisecond) {
-			if _, err := os.Stat(socket); err == nil {
+			if listening(t, socket) {
 				break
 			}
 			if time.Since(begun) > time.Minute {
@@ -58,6 +58,21 @@ func run(t *testing.T, sockets []string, name string, arguments ...string) {
 			}
 		}
 	}
+}
+
+// listening says whether somebody accepts at a socket. Its file is there a moment earlier.
+func listening(t *testing.T, socket string) bool {
+	t.Helper()
+	sockets, err := os.ReadFile("/proc/net/unix")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(sockets)) {
+		if fields := strings.Fields(line); len(fields) == 8 && fields[7] == socket && fields[3] == "00010000" {
+			return true
+		}
+	}
+	return false
 }
 
 // start runs a machine whose export web01/root is the node d0; above are further -blockdev values, top among them.

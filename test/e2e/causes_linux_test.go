@@ -255,6 +255,7 @@ func (m *machine) putBack(a *agent, paths ...string) {
 	})
 	m.write("root.img", 24*mib, mib, 4)
 	m.sent()
+	m.layer() // while a merge has not ended the replica cannot tell its own writes from others
 	a.away(func() {
 		for i, path := range paths {
 			m.must(os.RemoveAll(path))
