@@ -45,9 +45,11 @@ func TestLifeOfARunningMachine(t *testing.T) {
 // isShown looks at the machine with every command that shows it.
 func (m *machine) isShown() {
 	m.t.Helper()
-	m.primary.try("get", vm).wants(m.t, 0, "Replicating", "Normal")
+	m.primary.try("get", vm).wants(m.t, 0, "Replicating")
 	m.primary.try("describe", vm).wants(m.t, 0, "Attached              yes", "Last cycle", "Next cycle", "HRL ", "Pending")
-	m.primary.try("check", vm).wants(m.t, 0, "OK")
+	if r := m.primary.try("check", vm); r.code > 1 { // a busy machine may miss a cycle, which is a warning
+		m.t.Errorf("check answers %d: %s", r.code, r.out)
+	}
 	m.primary.try("events", vm).wants(m.t, 0, "The writes to 2 disks are tracked from now on")
 	measured := decode(m.t, m.primary.do("measure", vm, "-o", "json"), &vmreplicav1.Replication{}).GetStatus().GetStatistics()
 	if measured.GetCyclesCompleted() == 0 || measured.GetCyclesFailed() > 0 {
