@@ -169,8 +169,8 @@ func TestAFailoverToAPoint(t *testing.T) {
 	equal(t, kept, m.base())
 }
 
-// TestAHostLostInAResync loses the primary's host when a running machine's resync has compared everything: the pass begins
-// again, and what the replica has received is not sent once more.
+// TestAHostLostInAResync loses the primary's host, and the replica with it, when a running machine's resync has compared
+// everything: the pass begins again, and what the replica has received is not sent once more.
 func TestAHostLostInAResync(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t, 96*mib, "", "root.img")
@@ -186,6 +186,7 @@ func TestAHostLostInAResync(t *testing.T) {
 	m.primary.do("resume", vm, "--resynchronize")
 	m.primary.awaitKilled()
 	stay()
+	m.killReplica()
 	m.boot()
 	m.misbehave("")
 	m.primary.start()
