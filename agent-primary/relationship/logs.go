@@ -1,6 +1,7 @@
 package relationship
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -141,12 +142,19 @@ func (r Record) closed(found []closing, pending int64) (Record, []event.Event, e
 	return r, nil, nil
 }
 
-// trackingLost notes that a disk's log is not exact any more.
+// trackingLost notes that a disk's log is not exact any more. Where another disk is the cause already, none is from here
+// on: a log that failed may not know of its loss when it is found again, and every disk is to be compared.
 func (r Record) trackingLost(now time.Time, index int, loss hrl.Loss) (Record, []event.Event, error) {
 	if r.Lineage == "" || r.Active() != nil && r.Active().voids() {
 		return r, nil, nil
 	}
 	cause, evidence := causeOf(loss)
+	if oneDisk[r.Cause] && r.CauseDisk != "" && r.CauseDisk != r.Disks[index].ID {
+		r = r.clone()
+		r.Evidence = fmt.Sprintf("disk %s: %s; disk %s: %s", r.CauseDisk, r.Evidence, r.Disks[index].ID, evidence)
+		r.CauseDisk = ""
+		return r, nil, nil
+	}
 	return r.require(now, cause, r.Disks[index].ID, evidence)
 }
 
