@@ -18,7 +18,7 @@ const guestDisk = 96 * mib
 func TestAGuestIsReplicatedWhileItRuns(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t, guestDisk, "", "root.img", "data.img")
-	g := guest.Start(t, guest.Write, m.exported()...)
+	g := guest.Start(t, guest.Write, m.lines())
 	g.AwaitRows(1)
 	m.primary.do("start-initial", vm, "--wait")
 	for _, step := range []struct {
@@ -29,7 +29,9 @@ func TestAGuestIsReplicatedWhileItRuns(t *testing.T) {
 		{"a killed primary", m.killPrimary},
 		{"a killed replica", m.killReplica},
 		{"a forced resync", func() { m.primary.do("resync", vm, "--force", "--wait") }},
-		{"a forced resync whose agents were killed", m.killedResync},
+		{"a forced resync that was killed as it began", func() { m.killedResync("resync-begun") }},
+		{"a forced resync that was killed before it caught up", func() { m.killedResync("resync-catching-up") }},
+		{"a forced resync whose commit is in doubt", func() { m.killedResync("resync-before-commit") }},
 		{"a suspension", func() {
 			m.primary.do("suspend", vm)
 			g.AwaitRows(2)
@@ -53,12 +55,9 @@ func TestAGuestIsReplicatedWhileItRuns(t *testing.T) {
 	if said := g.Said(); strings.Contains(said, "I/O error") {
 		t.Errorf("the guest met an error:\n%s", said)
 	}
-	m.replica.do("failover", vm, "--yes")
-	var disks []guest.Disk
-	for _, disk := range m.replica.services().status(t.Context()).GetDisks() {
-		disks = append(disks, guest.Raw(disk.GetPath()))
-	}
-	if fault := guest.Examine(t, disks...).Fault(committed); committed == 0 || fault != "" {
+	said := m.replica.do("failover", vm, "--yes")
+	lines := guest.Typed(t, said[max(0, strings.Index(said, "-blockdev")):])
+	if fault := guest.Examine(t, lines).Fault(committed); committed == 0 || fault != "" {
 		t.Fatalf("of %d rows: %s", committed, fault)
 	}
 }
@@ -73,17 +72,22 @@ func (m *machine) killReplica() {
 	m.replica.start()
 }
 
-// killedResync forces a resync and kills one agent and then the other while it runs.
-func (m *machine) killedResync() {
+// killedResync forces a resync, kills the primary at a crash point of it, and then the replica while it goes on.
+func (m *machine) killedResync(crash string) {
 	m.t.Helper()
 	before := m.status().GetResync()
-	m.primary.do("resync", vm, "--force")
 	m.primary.kill()
+	m.misbehave(crash)
 	m.primary.start()
-	eventually(m.t, "another resync", func() bool { return m.status().GetResync() != before })
+	eventually(m.t, "the machine is attached", func() bool { return m.status().GetAttached() })
+	m.primary.try("resync", vm, "--force") // whose answer may be lost
+	m.primary.awaitKilled()
+	m.misbehave("")
+	m.primary.start()
 	m.killReplica()
 	eventually(m.t, "the resync is done", func() bool {
-		return m.primary.services().newest(m.t.Context()).GetState() == vmreplicav1.ResyncState_RESYNC_STATE_DONE
+		newest := m.primary.services().newest(m.t.Context())
+		return newest.GetId() != before && newest.GetState() == vmreplicav1.ResyncState_RESYNC_STATE_DONE
 	})
 }
 

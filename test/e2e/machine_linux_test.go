@@ -75,16 +75,18 @@ func (m *machine) misbehave(faults string) {
 	m.primary.env = []string{"VMREPLICA_FAULTS=oracle," + faults, "VMREPLICA_ORACLE=" + m.oracle()}
 }
 
-// exported are the disks as attach-info gives them to a machine.
-func (m *machine) exported() (disks []guest.Disk) {
+// lines are those that attach-info prints.
+func (m *machine) lines() guest.Lines {
 	m.t.Helper()
-	info := m.primary.do("attach-info", vm)
-	for _, disk := range m.disks {
-		at := strings.Index(info, "nbd.sock")
-		if at < 0 || !strings.Contains(info, vm+"/"+disk) {
-			m.t.Fatalf("attach-info does not name the socket and %s/%s:\n%s", vm, disk, info)
-		}
-		disks = append(disks, guest.Exported(filepath.Join(m.dir, "agent-primary", "nbd.sock"), vm+"/"+disk))
+	return guest.Typed(m.t, m.primary.do("attach-info", vm))
+}
+
+// exported are the disks of the lines.
+func (m *machine) exported() []guest.Disk {
+	m.t.Helper()
+	disks := m.lines().Disks(m.t)
+	if len(disks) != len(m.disks) {
+		m.t.Fatalf("attach-info has the disks %v, not %v", disks, m.disks)
 	}
 	return disks
 }

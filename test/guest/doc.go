@@ -4,6 +4,7 @@
 // Vocabulary. A guest is QEMU with a Debian kernel and an initrd of busybox, e2fsck and sqlite3. Its mode is
 // what it does: Write commits rows to a database on the first disk, each after a synced file on the second whose digest
 // it holds; Check replays the journals and says what it found. A row is committed when the guest has said so.
+// Lines are what an operator starts the machine with, beside what it is.
 // A load is no guest but fio, through the client that a guest's disk has.
 //
 // Invariants. The processor is emulated (TCG), whatever the host offers: nested virtualization is not to be told by its

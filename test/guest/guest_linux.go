@@ -37,14 +37,6 @@ func Qcow2(path string) Disk {
 	return Disk{"driver": "qcow2", "discard": "unmap", "file": Disk{"driver": "file", "filename": path}}
 }
 
-// Exported is an NBD export. Its server may be away for a minute at a time.
-func Exported(socket, name string) Disk {
-	return Disk{
-		"driver": "nbd", "server": Disk{"type": "unix", "path": socket}, "export": name, "discard": "unmap",
-		"reconnect-delay": 60, "open-timeout": 30,
-	}
-}
-
 // Copy is a disk above an image, which stays as it is.
 func Copy(t testing.TB, image, format string) Disk {
 	t.Helper()
@@ -54,6 +46,41 @@ func Copy(t testing.TB, image, format string) Disk {
 		t.Fatalf("%v: %s", err, output)
 	}
 	return Qcow2(overlay)
+}
+
+// Lines are QEMU's arguments for a machine's disks.
+type Lines []string
+
+// Disks are the lines of disks, in their order.
+func Disks(t testing.TB, disks ...Disk) (lines Lines) {
+	t.Helper()
+	for i, disk := range disks {
+		disk["node-name"] = fmt.Sprintf("d%d", i)
+		text := must(json.Marshal(disk))(t)
+		lines = append(lines, "-blockdev", string(text), "-device", fmt.Sprintf("virtio-blk-pci,drive=d%d,werror=report,rerror=report", i))
+	}
+	return lines
+}
+
+// Typed are the lines that a shell makes of a text.
+func Typed(t testing.TB, text string) Lines {
+	t.Helper()
+	words := must(exec.Command("sh", "-c", `printf '%s\0' `+text).Output())(t)
+	return strings.Split(strings.TrimSuffix(string(words), "\x00"), "\x00")
+}
+
+// Disks are those of the lines, in their order.
+func (l Lines) Disks(t testing.TB) (disks []Disk) {
+	t.Helper()
+	for i, word := range l {
+		if word != "-blockdev" {
+			continue
+		}
+		var d Disk
+		must(0, json.Unmarshal([]byte(l[i+1]), &d))(t)
+		disks = append(disks, d)
+	}
+	return disks
 }
 
 // Format makes an ext4 filesystem in each raw image, as a guest that writes expects it.
@@ -93,13 +120,13 @@ type commit struct {
 }
 
 // Start boots a guest. It ends with the test at the latest.
-func Start(t testing.TB, mode Mode, disks ...Disk) *Guest {
+func Start(t testing.TB, mode Mode, lines Lines) *Guest {
 	t.Helper()
 	if runtime.GOARCH != "amd64" {
 		t.Skip("the guest is made of this host's programs and an amd64 kernel")
 	}
 	g := &Guest{t: t, ended: make(chan error, 1), more: make(chan struct{})}
-	g.process = exec.Command("qemu-system-x86_64", arguments(t, mode, disks)...)
+	g.process = exec.Command("qemu-system-x86_64", append(arguments(t, mode), lines...)...)
 	g.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	console, err := g.process.StdoutPipe()
 	if err != nil {
@@ -122,27 +149,17 @@ func Start(t testing.TB, mode Mode, disks ...Disk) *Guest {
 	return g
 }
 
-func arguments(t testing.TB, mode Mode, disks []Disk) []string {
+func arguments(t testing.TB, mode Mode) []string {
 	t.Helper()
 	initrd := filepath.Join(t.TempDir(), "initrd")
 	if err := build(initrd, kernel, "e2fsck", "sqlite3"); err != nil {
 		t.Fatal(err)
 	}
-	a := []string{
+	return []string{
 		"-M", "pc,accel=tcg", "-m", "192", "-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot",
 		"-kernel", filepath.Join(kernel, "vmlinuz"), "-initrd", initrd,
 		"-append", fmt.Sprintf("console=ttyS0 quiet panic=-1 mode=%s", mode),
 	}
-	for i, disk := range disks {
-		node := fmt.Sprintf("d%d", i)
-		disk["node-name"] = node
-		text, err := json.Marshal(disk)
-		if err != nil {
-			t.Fatal(err)
-		}
-		a = append(a, "-blockdev", string(text), "-device", "virtio-blk-pci,drive="+node+",werror=report,rerror=report")
-	}
-	return a
 }
 
 // read takes in what the console says.
@@ -264,9 +281,9 @@ type Findings struct {
 }
 
 // Examine boots a guest from the disks and has it check them.
-func Examine(t testing.TB, disks ...Disk) (f Findings) {
+func Examine(t testing.TB, lines Lines) (f Findings) {
 	t.Helper()
-	g := Start(t, Check, disks...)
+	g := Start(t, Check, lines)
 	g.Await("GUEST ended")
 	i := strings.Index(g.Said(), "GUEST found ")
 	if i < 0 {

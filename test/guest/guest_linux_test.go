@@ -29,11 +29,12 @@ func images(t *testing.T, count int) (paths []string) {
 	return paths
 }
 
-func plain(paths []string) (disks []guest.Disk) {
+func plain(t *testing.T, paths ...string) guest.Lines {
+	var disks []guest.Disk
 	for _, path := range paths {
 		disks = append(disks, guest.Raw(path))
 	}
-	return disks
+	return guest.Disks(t, disks...)
 }
 
 // TestAGuestOutlivesAPowerCut is a test of the guest itself: what it says that it has committed is there, and a row or a
@@ -42,11 +43,11 @@ func TestAGuestOutlivesAPowerCut(t *testing.T) {
 	t.Parallel()
 	paths := images(t, 2)
 	guest.Format(t, paths...)
-	g := guest.Start(t, guest.Write, plain(paths)...)
+	g := guest.Start(t, guest.Write, plain(t, paths...))
 	g.AwaitRows(40)
 	g.Kill()
 	newest := g.Committed()
-	found := guest.Examine(t, guest.Copy(t, paths[0], "raw"), guest.Copy(t, paths[1], "raw"))
+	found := guest.Examine(t, guest.Disks(t, guest.Copy(t, paths[0], "raw"), guest.Copy(t, paths[1], "raw")))
 	if fault := found.Fault(newest); fault != "" {
 		t.Fatal(fault)
 	}
@@ -55,7 +56,7 @@ func TestAGuestOutlivesAPowerCut(t *testing.T) {
 	}
 	older := images(t, 1)
 	guest.Format(t, older...)
-	if fault := guest.Examine(t, guest.Raw(paths[0]), guest.Raw(older[0])).Fault(0); fault == "" {
+	if fault := guest.Examine(t, plain(t, paths[0], older[0])).Fault(0); fault == "" {
 		t.Error("files that are not there were not missed")
 	}
 }
