@@ -142,17 +142,24 @@ func (r Record) closed(found []closing, pending int64) (Record, []event.Event, e
 	return r, nil, nil
 }
 
-// trackingLost notes that a disk's log is not exact any more. Where another disk is the cause already, none is from here
-// on: a log that failed may not know of its loss when it is found again, and every disk is to be compared.
+// trackingLost notes that a disk's log is not exact any more; a log that failed may not know of that when it is found
+// again. In a resync that has begun the disk's cut is void, so that nothing counts which the log says since. Where another
+// disk is the cause already, none is from here on, and every disk is to be compared.
 func (r Record) trackingLost(now time.Time, index int, loss hrl.Loss) (Record, []event.Event, error) {
-	if r.Lineage == "" || r.Active() != nil && r.Active().voids() {
-		return r, nil, nil
-	}
 	cause, evidence := causeOf(loss)
-	if oneDisk[r.Cause] && r.CauseDisk != "" && r.CauseDisk != r.Disks[index].ID {
+	active := r.Active()
+	begun := active != nil && active.running() && active.Kind != replication.KindVerify
+	if begun {
+		r = r.clone()
+		r.Resync.Disks[index].Cut.Since = ""
+	}
+	switch {
+	case oneDisk[r.Cause] && r.CauseDisk != "" && r.CauseDisk != r.Disks[index].ID:
 		r = r.clone()
 		r.Evidence = fmt.Sprintf("disk %s: %s; disk %s: %s", r.CauseDisk, r.Evidence, r.Disks[index].ID, evidence)
 		r.CauseDisk = ""
+		return r, nil, nil
+	case begun || r.Lineage == "":
 		return r, nil, nil
 	}
 	return r.require(now, cause, r.Disks[index].ID, evidence)

@@ -1,9 +1,11 @@
 package relationship
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
+	"vmreplica/agent-primary/tracking"
 	"vmreplica/internal/hrl"
 	"vmreplica/internal/replication"
 )
@@ -40,5 +42,33 @@ func TestLossesOfSeveralDisks(t *testing.T) {
 	if only := marksOnly(r); only[0] || only[1] || only[2] || r.Cause != replication.CauseHRLWriteFailed ||
 		!strings.Contains(r.Evidence, "the first") || !strings.Contains(r.Evidence, "disk root: the second") {
 		t.Errorf("two disks lost their logs: %v, %s", only, r.Evidence)
+	}
+}
+
+// TestALossInAResyncVoidsTheCut: a log that is found again as it was before follows a cut that is the resync's no more.
+func TestALossInAResyncVoidsTheCut(t *testing.T) {
+	for name, path := range map[string][]string{
+		"a first copy": {"start initial", "begin"},
+		"a resync":     append(slices.Clone(copied), "start resync", "begin"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := reach(t, ready(), path...)
+			cut := replication.NewID()
+			r.Disks[0].Log = &DiskLog{Identity: replication.NewID(), Opened: 1}
+			r.Resync.Disks[0].Cut = tracking.Cut{ID: cut, Since: cut}
+			if !slices.Contains(r.knownLog(0).Baselines, cut) {
+				t.Fatal("the cut is not one that the log may follow")
+			}
+			after, _, err := r.trackingLost(noon, 0, hrl.Loss{Cause: hrl.WriteFailed, Evidence: "no space"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if after.Resync.Disks[0].Cut.Since != "" || slices.Contains(after.knownLog(0).Baselines, cut) {
+				t.Errorf("the cut is %+v, the log may follow %v", after.Resync.Disks[0].Cut, after.knownLog(0).Baselines)
+			}
+			if r.Resync.Disks[0].Cut.Since != cut {
+				t.Error("the record of before has changed")
+			}
+		})
 	}
 }
